@@ -1,0 +1,1 @@
+//! Shared by the tests: start the program and a PostgreSQL, and stop them again.
