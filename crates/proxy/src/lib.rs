@@ -1,1 +1,15 @@
-//! See Cargo.toml.
+//! The data plane: sockets, login, cancel, console, and the workers that relay.
+//!
+//! Login is asynchronous code; at ReadyForQuery a socket moves to a worker, once (`handover`).
+
+pub mod handover;
+pub mod lifecycle;
+pub mod settings;
+pub mod worker;
+
+pub use handover::{
+    BackendKey, CancelKey, CancelTarget, ClientPermit, ConnectFault, NewClient, NewServer, Opener, PoolIndex,
+    Socket,
+};
+pub use lifecycle::{Proxy, StartError};
+pub use settings::Settings;
