@@ -1,1 +1,23 @@
-//! See Cargo.toml.
+//! SQL text to fingerprint: the query with its literals taken out, and an id for it.
+//!
+//! One lexer serves all: [`scan`] hashes the tokens without allocating, [`normalize`] writes them out. Comments
+//! and layout do not matter, literals and parameters become `$n`, lists in `IN (…)` and rows of `VALUES` fold
+//! into one. The id depends on nothing but the text: the same over runs, machines and versions.
+
+mod catalog;
+mod effects;
+mod lexer;
+mod normal;
+mod shape;
+mod target;
+
+pub use catalog::Catalog;
+pub use effects::Effects;
+pub use normal::normalize;
+pub use shape::{Command, Place, Shape, scan};
+pub use target::{deallocate_name, set_target, tables};
+
+/// A fingerprint's public name: 16 hexadecimal digits.
+pub fn hex(id: u64) -> String {
+    format!("{id:016x}")
+}
