@@ -1,0 +1,264 @@
+//! Choosing: the largest saving per byte, again and again, until nothing is left that pays.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::candidates::{Candidate, candidates};
+use super::plan::{Plan, Planner};
+use super::{IndexAdvice, Observed, name};
+use crate::AdvisorError;
+use crate::catalog::Catalog;
+
+/// An index must take this share off the cost of some statement.
+const GAIN_SHARE_MIN: f64 = 0.10;
+/// A longer index must take this share off what its own prefix left.
+const WIDEN_SHARE_MIN: f64 = 0.25;
+/// Statements cheaper than this are left alone: the planner's units.
+const COST_MIN: f64 = 100.0;
+/// No statement may become dearer by more than this share.
+const REGRESSION_SHARE_MAX: f64 = 0.02;
+/// Most indexes advised in one go.
+const INDEXES_MAX: usize = 20;
+
+type Costs = BTreeMap<usize, f64>;
+
+struct Chosen {
+    candidate: Candidate,
+    bytes: f64,
+}
+
+struct Priced {
+    candidate: Candidate,
+    bytes: f64,
+    costs: Costs,
+    score: f64,
+}
+
+struct Search<'a> {
+    planner: &'a Planner<'a>,
+    catalog: &'a Catalog,
+    observed: &'a [Observed],
+    before: Vec<Option<Plan>>,
+    now: Vec<f64>,
+    chosen: Vec<Chosen>,
+}
+
+/// Picks indexes for the observed statements.
+pub(super) async fn choose(
+    planner: &Planner<'_>,
+    catalog: &Catalog,
+    observed: &[Observed],
+) -> Result<Vec<IndexAdvice>, AdvisorError> {
+    let reads: Vec<_> = observed.iter().map(|statement| statement.read.clone()).collect();
+    let mut left = candidates(&reads, catalog);
+    let touched: BTreeSet<usize> = left.values().flatten().copied().collect();
+    let mut before = Vec::new();
+    for (place, statement) in observed.iter().enumerate() {
+        before.push(if touched.contains(&place) || reads_table(&left, statement) {
+            planner.plan(&statement.sql).await?
+        } else {
+            None
+        });
+    }
+    let now = before.iter().map(|plan| plan.as_ref().map_or(0.0, |plan| plan.cost)).collect();
+    let mut search = Search { planner, catalog, observed, before, now, chosen: Vec::new() };
+    if !planner.supposes() {
+        return search.without_supposing(&left);
+    }
+    left.retain(|_, places| places.iter().any(|place| search.now[*place] >= COST_MIN));
+    while search.chosen.len() < INDEXES_MAX {
+        let Some(best) = search.best(&left).await? else { break };
+        left.remove(&best.candidate);
+        search.take(best);
+    }
+    search.finish().await
+}
+
+fn reads_table(candidates: &BTreeMap<Candidate, Vec<usize>>, statement: &Observed) -> bool {
+    statement.read.uses.iter().any(|used| {
+        candidates.keys().any(|candidate| candidate.table == used.table && candidate.schema == used.schema)
+    })
+}
+
+impl Search<'_> {
+    async fn best(&self, left: &BTreeMap<Candidate, Vec<usize>>) -> Result<Option<Priced>, AdvisorError> {
+        let mut best: Option<Priced> = None;
+        for candidate in left.keys() {
+            if self.chosen.iter().any(|chosen| candidate.prefix_of(&chosen.candidate)) {
+                continue;
+            }
+            let prefix = self.chosen.iter().find(|chosen| chosen.candidate.prefix_of(candidate));
+            let Some((bytes, costs)) = self.price(candidate, prefix.map(|chosen| &chosen.candidate)).await?
+            else {
+                continue;
+            };
+            let share = if prefix.is_some() { WIDEN_SHARE_MIN } else { GAIN_SHARE_MIN };
+            let Some(saved) = self.saved(&costs, share) else { continue };
+            let more = (bytes - prefix.map_or(0.0, |chosen| chosen.bytes)).max(8192.0);
+            let score = saved / more;
+            if best.as_ref().is_none_or(|best| score > best.score) {
+                best = Some(Priced { candidate: candidate.clone(), bytes, costs, score });
+            }
+        }
+        Ok(best)
+    }
+
+    /// Costs of every statement on the candidate's table with it and all chosen so far (less its own prefix).
+    async fn price(
+        &self,
+        candidate: &Candidate,
+        without: Option<&Candidate>,
+    ) -> Result<Option<(f64, Costs)>, AdvisorError> {
+        self.planner.forget().await?;
+        for chosen in self.chosen.iter().filter(|chosen| Some(&chosen.candidate) != without) {
+            self.planner.suppose(&chosen.candidate).await?;
+        }
+        let Some((_, bytes)) = self.planner.suppose(candidate).await? else { return Ok(None) };
+        let mut costs = Costs::new();
+        for (place, statement) in self.observed.iter().enumerate() {
+            let uses = statement
+                .read
+                .uses
+                .iter()
+                .any(|used| used.table == candidate.table && used.schema == candidate.schema);
+            if uses
+                && self.before[place].is_some()
+                && let Some(plan) = self.planner.plan(&statement.sql).await?
+            {
+                costs.insert(place, plan.cost);
+            }
+        }
+        Ok(Some((bytes, costs)))
+    }
+
+    /// Cost saved over all calls; `None` if a statement gets dearer or none gains enough.
+    fn saved(&self, costs: &Costs, share: f64) -> Option<f64> {
+        let mut saved = 0.0;
+        let mut pays = false;
+        for (place, cost) in costs {
+            let now = self.now[*place];
+            if *cost > now * (1.0 + REGRESSION_SHARE_MAX) {
+                return None;
+            }
+            pays |= now >= COST_MIN && now - cost >= now * share;
+            saved += (now - cost) * self.observed[*place].calls;
+        }
+        (pays && saved > 0.0).then_some(saved)
+    }
+
+    fn take(&mut self, best: Priced) {
+        self.chosen.retain(|chosen| !chosen.candidate.prefix_of(&best.candidate));
+        for (place, cost) in &best.costs {
+            self.now[*place] = *cost;
+        }
+        self.chosen.push(Chosen { candidate: best.candidate, bytes: best.bytes });
+    }
+
+    /// Each chosen index alone against the plans as they are, for its own before and after.
+    async fn finish(&self) -> Result<Vec<IndexAdvice>, AdvisorError> {
+        let mut advice: Vec<IndexAdvice> = Vec::new();
+        for chosen in &self.chosen {
+            self.planner.forget().await?;
+            self.planner.suppose(&chosen.candidate).await?;
+            let mut gains: Vec<(f64, usize, Plan)> = Vec::new();
+            for (place, statement) in self.observed.iter().enumerate() {
+                let Some(before) = &self.before[place] else { continue };
+                let touches = statement.read.uses.iter().any(|used| used.table == chosen.candidate.table);
+                if touches
+                    && let Some(after) = self.planner.plan(&statement.sql).await?
+                    && before.cost - after.cost > before.cost * GAIN_SHARE_MIN
+                {
+                    gains.push(((before.cost - after.cost) * statement.calls, place, after));
+                }
+            }
+            gains.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let places: Vec<usize> = gains.iter().map(|gain| gain.1).collect();
+            let after = gains.into_iter().next().map(|gain| gain.2);
+            advice.extend(self.advice(&chosen.candidate, chosen.bytes, &places, after, "hypopg", &advice));
+        }
+        Ok(advice)
+    }
+
+    /// Where no index can be supposed: one for each large table read whole, on its most selective columns.
+    fn without_supposing(
+        &self,
+        left: &BTreeMap<Candidate, Vec<usize>>,
+    ) -> Result<Vec<IndexAdvice>, AdvisorError> {
+        let mut advice: Vec<IndexAdvice> = Vec::new();
+        for (candidate, places) in left {
+            let Some(table) = self.catalog.resolve(Some(&candidate.schema), &candidate.table) else {
+                continue;
+            };
+            let selective = candidate.columns.len() == 1 && table.distinct(&candidate.columns[0].0) >= 50.0;
+            let scans: Vec<usize> = places
+                .iter()
+                .copied()
+                .filter(|place| {
+                    let scanned = format!("Seq Scan on {}", crate::quote(&candidate.table));
+                    self.before[*place]
+                        .as_ref()
+                        .is_some_and(|plan| plan.cost >= COST_MIN && plan.text.contains(&scanned))
+                })
+                .collect();
+            let looked_up = scans.iter().any(|place| {
+                self.observed[*place].read.uses.iter().any(|used| {
+                    used.table == candidate.table
+                        && used.equal.iter().chain(&used.joined).any(|name| *name == candidate.columns[0].0)
+                })
+            });
+            if selective && looked_up {
+                let bytes = candidate.bytes(table);
+                advice.extend(self.advice(candidate, bytes, &scans, None, "explain", &advice));
+            }
+        }
+        Ok(advice)
+    }
+
+    fn advice(
+        &self,
+        candidate: &Candidate,
+        bytes: f64,
+        places: &[usize],
+        after: Option<Plan>,
+        method: &str,
+        given: &[IndexAdvice],
+    ) -> Option<IndexAdvice> {
+        let table = self.catalog.resolve(Some(&candidate.schema), &candidate.table)?;
+        let first = *places.first()?;
+        let before = self.before[first].as_ref()?;
+        let columns = candidate.names();
+        let names: Vec<String> = given.iter().map(|advice| advice.name.clone()).collect();
+        let name = name(table, &columns, self.catalog, &names);
+        let calls: f64 = places.iter().map(|place| self.observed[*place].calls).sum();
+        let verdict = match &after {
+            Some(after) => format!("the planner's cost falls from {:.0} to {:.0}", before.cost, after.cost),
+            None => {
+                format!("the planner's cost is {:.0}; without HypoPG the gain is not priced", before.cost)
+            }
+        };
+        let reason = format!(
+            "{} of {} rows is read by {} statement(s) in {calls:.0} calls with no index on ({}); {verdict}.",
+            table.name,
+            table.rows,
+            places.len(),
+            columns.join(", "),
+        );
+        let quoted = crate::quote(&name);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        Some(IndexAdvice {
+            sql_up: format!("CREATE INDEX CONCURRENTLY {quoted} ON {}", candidate.target()),
+            sql_down: format!("DROP INDEX CONCURRENTLY IF EXISTS {}.{quoted}", crate::quote(&table.schema)),
+            name,
+            schema: table.schema.clone(),
+            table: table.name.clone(),
+            columns,
+            reason,
+            fingerprints: places.iter().map(|place| self.observed[*place].id.clone()).collect(),
+            plan_before: before.text.clone(),
+            cost_before: before.cost,
+            cost_after: after.as_ref().map(|plan| plan.cost),
+            plan_after: after.map(|plan| plan.text),
+            size_bytes: bytes.max(0.0) as u64,
+            method: method.to_owned(),
+        })
+    }
+}
