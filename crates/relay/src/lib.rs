@@ -1,1 +1,132 @@
-//! See Cargo.toml.
+//! One client's conversation with one server: transaction state, expected replies, prepared
+//! statements, COPY, session state, faults as actions. No socket, no clock, no randomness.
+//!
+//! ```text
+//!  client bytes --> Client::take(..., &mut Server) --> bytes for the server
+//!  server bytes --> Server::receive(..., &mut Client) --> bytes for the client, events
+//! ```
+//! Named statements get one server-side name per text, shared by all clients of a pool, so that a
+//! client may meet any server. What a server knows changes only on its own confirmation.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod client;
+mod parameters;
+mod receive;
+mod server;
+mod statements;
+
+pub use client::{Client, Context, Need, Step};
+pub use parameters::Parameters;
+pub use receive::Received;
+pub use server::{Server, Unfinished};
+pub use statements::{Statement, Statements};
+
+/// Longest frame that is held whole, in bytes. COPY data and rows are streamed and know no limit.
+pub const HELD_BYTES_MAX: usize = 256 << 20;
+/// Longest control frame held whole from a server, in bytes.
+pub const CONTROL_BYTES_MAX: usize = 8 << 20;
+
+/// Why a client keeps its server until it leaves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PinReason {
+    /// A SET of a parameter that PostgreSQL does not report.
+    Set,
+    /// `set_config(…)`.
+    SetConfig,
+    /// SQL PREPARE.
+    Prepare,
+    /// LISTEN.
+    Listen,
+    /// A temporary table.
+    TempTable,
+    /// A cursor WITH HOLD.
+    HoldCursor,
+    /// A session advisory lock.
+    AdvisoryLock,
+}
+
+impl PinReason {
+    /// Label in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Set => "set",
+            Self::SetConfig => "set_config",
+            Self::Prepare => "prepare",
+            Self::Listen => "listen",
+            Self::TempTable => "temp_table",
+            Self::HoldCursor => "hold_cursor",
+            Self::AdvisoryLock => "advisory_lock",
+        }
+    }
+}
+
+/// What the relay needs to know about a statement's text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StatementInfo {
+    /// The caller's number for the statement's fingerprint.
+    pub slot: u32,
+    /// Session state the statement leaves behind, if any.
+    pub pin: Option<PinReason>,
+    /// The query time-out does not apply (COPY, VACUUM, CREATE INDEX, …).
+    pub exempt: bool,
+    /// BEGIN, COMMIT and their kin.
+    pub control: bool,
+    /// `DEALLOCATE name`.
+    pub deallocates: bool,
+    /// Where the OFFSET value is.
+    pub offset: Place,
+}
+
+/// Where a value stands in a statement.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Place {
+    /// Nowhere.
+    #[default]
+    Absent,
+    /// In parameter n, counted from 1.
+    Param(u16),
+    /// In the text.
+    Literal(u64),
+}
+
+/// Judges the text of statements.
+pub trait Inspect {
+    /// Facts about one statement (or several, `;`-separated); called once per Query and Parse.
+    fn statement(&mut self, sql: &[u8]) -> StatementInfo;
+    /// Name that a `DEALLOCATE name` drops.
+    fn deallocated(&mut self, sql: &[u8]) -> Option<Vec<u8>>;
+}
+
+/// Something finished on a server, for the statistics.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Executed {
+    /// Fingerprint slot.
+    pub slot: u32,
+    /// When it was sent, or when the one before it ended, in microseconds.
+    pub sent_us: u64,
+    /// Rows named by the command tag.
+    pub rows: u64,
+    /// Bytes of its reply.
+    pub bytes: u64,
+    /// SQLSTATE when it failed.
+    pub error: Option<[u8; 5]>,
+    /// Hash of the bound values (0 for none).
+    pub bind_hash: u64,
+    /// OFFSET it asked for.
+    pub offset: Option<u64>,
+    /// BEGIN, COMMIT and their kin.
+    pub control: bool,
+}
+
+/// A connection must close, and why.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// A frame breaks the protocol.
+    Protocol,
+    /// A frame or a table is over its limit.
+    TooLarge,
+    /// The server answered something that was not expected.
+    Unexpected(u8),
+    /// The client's parameters could not be restored on the server.
+    Restore,
+}

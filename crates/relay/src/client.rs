@@ -1,0 +1,490 @@
+//! A client's side: what it sent, what it has prepared, and what goes to the server for it.
+
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use wire::{Malformed, craft, cstr, read::body};
+
+use crate::{
+    Fault, HELD_BYTES_MAX, Inspect, Parameters, PinReason, Place, Server, Statement, StatementInfo,
+    Statements,
+    server::{Expect, Work},
+};
+
+/// What `take` works with besides the two sessions.
+pub struct Context<'a> {
+    /// Judges texts.
+    pub inspect: &'a mut dyn Inspect,
+    /// Named statements of the pool.
+    pub statements: &'a mut Statements,
+    /// Statements a server may know, at most.
+    pub per_server: usize,
+    /// Named statements a client may have, at most.
+    pub per_client: usize,
+    /// Now, in microseconds.
+    pub now_us: u64,
+}
+
+/// What `take` needs to go on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Need {
+    /// More bytes from the client.
+    More,
+    /// A server.
+    Server,
+    /// Nothing: the client said good-bye.
+    Terminate,
+    /// The client's connection must close.
+    Fault(Fault),
+}
+
+/// How far `take` came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Step {
+    /// Bytes taken from the input.
+    pub consumed: usize,
+    /// Why it stopped.
+    pub need: Need,
+}
+
+/// Relay state of one client.
+pub struct Client {
+    pub(crate) named: HashMap<Box<[u8]>, Arc<Statement>, FixedState>,
+    /// Tail of the unnamed statement's Parse, kept to tell it to another server.
+    unnamed: Vec<u8>,
+    unnamed_info: StatementInfo,
+    /// Identifies the unnamed statement over all clients; 0 for none.
+    unnamed_serial: u64,
+    number: u64,
+    parses: u64,
+    bound: Work,
+    pub(crate) parameters: Parameters,
+    pub(crate) compared: bool,
+    pin: Option<PinReason>,
+    skipping: bool,
+    /// It asked for answers at once (Flush).
+    pub flush: bool,
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    use core::hash::BuildHasher;
+    FixedState::with_seed(0x706f_6f6c).hash_one(bytes)
+}
+
+impl Client {
+    /// A client with its settings; `number` differs from every other client's of the pool and is below 2^32.
+    pub fn new<'a>(number: u64, parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut own = Parameters::default();
+        for (name, value) in parameters {
+            if Parameters::settable(name.as_bytes()) {
+                own.set(name.as_bytes(), value.as_bytes());
+            }
+        }
+        Self {
+            named: HashMap::default(),
+            unnamed: Vec::new(),
+            unnamed_info: StatementInfo::default(),
+            unnamed_serial: 0,
+            number,
+            parses: 0,
+            bound: Work::default(),
+            parameters: own,
+            compared: false,
+            pin: None,
+            skipping: false,
+            flush: false,
+        }
+    }
+
+    /// Why it keeps its server, if it does.
+    pub fn pin(&self) -> Option<PinReason> {
+        self.pin
+    }
+
+    /// Its request was refused by an error: the first held Query is answered with ReadyForQuery, or
+    /// everything up to Sync is skipped.
+    pub fn refuse(&mut self, held: &[u8], to_client: &mut Vec<u8>) -> usize {
+        if let Ok(Some(head)) = wire::head(held)
+            && matches!(head.kind, b'Q' | b'F')
+            && held.len() >= head.bytes
+        {
+            craft::ready(to_client, b'I');
+            return head.bytes;
+        }
+        self.skipping = true;
+        0
+    }
+
+    /// Everything prepared is gone (DISCARD ALL, DEALLOCATE ALL).
+    pub(crate) fn forget(&mut self) {
+        self.named.clear();
+    }
+
+    /// Takes whole frames from `input`: appends what goes to the server to `to_server` and what can
+    /// be answered here to `to_client`.
+    pub fn take(
+        &mut self,
+        mut server: Option<&mut Server>,
+        input: &[u8],
+        to_server: &mut Vec<u8>,
+        to_client: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Step {
+        let mut at = 0;
+        let stop = |consumed, need| Step { consumed, need };
+        loop {
+            let rest = &input[at..];
+            if let Some(server) = server.as_deref_mut()
+                && server.sending > 0
+            {
+                let n = rest.len().min(server.sending);
+                to_server.extend_from_slice(&rest[..n]);
+                server.sending -= n;
+                at += n;
+                if server.sending > 0 {
+                    return stop(at, Need::More);
+                }
+                continue;
+            }
+            let head = match wire::head(rest) {
+                Err(Malformed) => return stop(at, Need::Fault(Fault::Protocol)),
+                Ok(None) => return stop(at, Need::More),
+                Ok(Some(head)) => head,
+            };
+            if head.kind == b'd'
+                && !self.skipping
+                && let Some(server) = server.as_deref_mut()
+            {
+                server.sending = head.bytes;
+                continue;
+            }
+            if head.bytes > HELD_BYTES_MAX {
+                return stop(at, Need::Fault(Fault::TooLarge));
+            }
+            if rest.len() < head.bytes {
+                return stop(at, Need::More);
+            }
+            let frame = &rest[..head.bytes];
+            if head.kind == b'X' {
+                return stop(at, Need::Terminate);
+            }
+            if self.skipping {
+                at += head.bytes;
+                if head.kind == b'S' {
+                    self.skipping = false;
+                    craft::ready(to_client, b'I');
+                }
+                continue;
+            }
+            let Some(server) = server.as_deref_mut() else {
+                match head.kind {
+                    b'S' => craft::ready(to_client, b'I'),
+                    b'H' | b'd' | b'c' | b'f' => {}
+                    b'P' | b'B' | b'C' | b'D' | b'E' | b'Q' | b'F' => return stop(at, Need::Server),
+                    _ => return stop(at, Need::Fault(Fault::Protocol)),
+                }
+                at += head.bytes;
+                continue;
+            };
+            if let Err(fault) = self.forward(server, head.kind, frame, to_server, context) {
+                return stop(at, Need::Fault(fault));
+            }
+            server.settle(to_client);
+            at += head.bytes;
+        }
+    }
+
+    fn forward(
+        &mut self,
+        server: &mut Server,
+        kind: u8,
+        frame: &[u8],
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        if server.queue.is_empty() {
+            server.since_us = context.now_us;
+            server.bytes = 0;
+        }
+        if !matches!(kind, b'S' | b'Q' | b'F' | b'H' | b'c' | b'f' | b'd') {
+            server.batch_open = true;
+        }
+        match kind {
+            b'Q' => self.query(server, frame, to_server, context)?,
+            b'P' => self.parse(server, frame, to_server, context)?,
+            b'B' => self.bind(server, frame, to_server, context)?,
+            b'D' | b'C' => self.named_object(server, kind, frame, to_server, context)?,
+            b'E' => {
+                to_server.extend_from_slice(frame);
+                self.expect(server, Expect::Execute(self.bound));
+            }
+            b'F' => {
+                to_server.extend_from_slice(frame);
+                self.expect(server, Expect::Query(Work::default()));
+            }
+            b'S' => {
+                to_server.extend_from_slice(frame);
+                if server.copy_in && server.copy_extended {
+                    // PostgreSQL ignores Sync during COPY (copyfromparse.c).
+                    return Ok(());
+                }
+                self.expect(server, Expect::Sync);
+                server.close_segment();
+            }
+            b'H' => {
+                to_server.extend_from_slice(frame);
+                self.flush = true;
+            }
+            b'c' | b'f' => {
+                to_server.extend_from_slice(frame);
+                self.expect(server, Expect::CopyDone);
+                server.copy_in = false;
+            }
+            _ => return Err(Fault::Protocol),
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, server: &mut Server, expect: Expect) {
+        if server.failed && !matches!(expect, Expect::Sync) {
+            server.undo(expect, Some(self));
+        } else {
+            server.push(expect);
+        }
+    }
+
+    fn judge(&mut self, info: StatementInfo) {
+        if self.pin.is_none() {
+            self.pin = info.pin;
+        }
+    }
+
+    fn query(
+        &mut self,
+        server: &mut Server,
+        frame: &[u8],
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let (sql, _) = cstr(body(frame)).map_err(|Malformed| Fault::Protocol)?;
+        let info = context.inspect.statement(sql);
+        self.judge(info);
+        let mut rewritten = false;
+        if info.deallocates
+            && let Some(name) = context.inspect.deallocated(sql)
+            && let Some(statement) = self.named.get(name.as_slice()).cloned()
+        {
+            server.ensure(&statement, usize::MAX, to_server);
+            let mut text = b"DEALLOCATE ".to_vec();
+            text.extend_from_slice(&statement.name);
+            craft::query(to_server, &text);
+            self.named.remove(name.as_slice());
+            if let Some(entry) = server.known.get_mut(&statement.id) {
+                entry.0 = crate::server::Knowledge::Unsure;
+            }
+            rewritten = true;
+        }
+        if !rewritten {
+            to_server.extend_from_slice(frame);
+        }
+        self.unnamed_serial = 0;
+        server.unnamed = 0;
+        let offset = if let Place::Literal(value) = info.offset { Some(value) } else { None };
+        let work = Work {
+            slot: info.slot,
+            exempt: info.exempt,
+            control: info.control,
+            bind_hash: hash(sql),
+            offset,
+        };
+        self.expect(server, Expect::Query(work));
+        Ok(())
+    }
+
+    fn parse(
+        &mut self,
+        server: &mut Server,
+        frame: &[u8],
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let (name, tail) = cstr(body(frame)).map_err(|Malformed| Fault::Protocol)?;
+        let (sql, _) = cstr(tail).map_err(|Malformed| Fault::Protocol)?;
+        if name.is_empty() {
+            let info = context.inspect.statement(sql);
+            self.judge(info);
+            to_server.extend_from_slice(frame);
+            if server.failed {
+                return Ok(());
+            }
+            self.parses += 1;
+            self.unnamed.clear();
+            self.unnamed.extend_from_slice(tail);
+            self.unnamed_info = info;
+            self.unnamed_serial = (self.number << 32) | (self.parses & 0xffff_ffff);
+            server.unnamed = self.unnamed_serial;
+            self.expect(server, Expect::ParseUnnamed);
+            return Ok(());
+        }
+        let statement = context.statements.intern(tail, || context.inspect.statement(sql));
+        self.judge(statement.info);
+        if server.failed {
+            return Ok(());
+        }
+        if self.named.contains_key(name) {
+            // PostgreSQL itself says 42P05: the name is there already.
+            server.ensure(&statement, usize::MAX, to_server);
+            craft::parse(to_server, &statement.name, tail);
+            self.expect(server, Expect::ParseInjected(None));
+            return Ok(());
+        }
+        if self.named.len() >= context.per_client {
+            return Err(Fault::TooLarge);
+        }
+        self.named.insert(name.into(), Arc::clone(&statement));
+        let known = server.known.get(&statement.id).map(|entry| entry.0);
+        if known.is_none() {
+            server.evict(context.per_server, to_server);
+            craft::parse(to_server, &statement.name, tail);
+            server.learn(&statement);
+            self.expect(server, Expect::ParseNamed { statement, name: name.into() });
+        } else {
+            server.ensure(&statement, context.per_server, to_server);
+            self.expect(server, Expect::LocalParse { name: name.into() });
+        }
+        Ok(())
+    }
+
+    fn bind(
+        &mut self,
+        server: &mut Server,
+        frame: &[u8],
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let malformed = |Malformed| Fault::Protocol;
+        let (portal, rest) = cstr(body(frame)).map_err(malformed)?;
+        let (name, tail) = cstr(rest).map_err(malformed)?;
+        let info = if name.is_empty() {
+            self.tell_unnamed(server, to_server);
+            to_server.extend_from_slice(frame);
+            self.unnamed_info
+        } else if let Some(statement) = self.named.get(name).cloned() {
+            self.judge(statement.info);
+            server.ensure(&statement, context.per_server, to_server);
+            craft::bind(to_server, portal, &statement.name, tail);
+            statement.info
+        } else {
+            craft::bind(to_server, portal, &foreign(name), tail);
+            StatementInfo::default()
+        };
+        let offset = match info.offset {
+            Place::Absent => None,
+            Place::Literal(value) => Some(value),
+            Place::Param(n) => bound_integer(tail, n),
+        };
+        self.bound = Work {
+            slot: info.slot,
+            exempt: info.exempt,
+            control: info.control,
+            bind_hash: hash(tail),
+            offset,
+        };
+        self.expect(server, Expect::Bind);
+        Ok(())
+    }
+
+    /// Tells the server the client's unnamed statement when it has another.
+    fn tell_unnamed(&mut self, server: &mut Server, to_server: &mut Vec<u8>) {
+        if self.unnamed_serial != 0 && server.unnamed != self.unnamed_serial && !server.failed {
+            craft::parse(to_server, b"", &self.unnamed);
+            server.unnamed = self.unnamed_serial;
+            self.expect(server, Expect::ParseInjected(None));
+        } else if self.unnamed_serial == 0 && server.unnamed != 0 && !server.failed {
+            // Another client's unnamed statement must not answer.
+            craft::close_statement(to_server, b"");
+            server.unnamed = 0;
+            self.expect(server, Expect::CloseInjected(u64::MAX));
+        }
+    }
+
+    fn named_object(
+        &mut self,
+        server: &mut Server,
+        kind: u8,
+        frame: &[u8],
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let (what, rest) = body(frame).split_first().ok_or(Fault::Protocol)?;
+        let (name, _) = cstr(rest).map_err(|Malformed| Fault::Protocol)?;
+        let owed = if kind == b'D' { Expect::Describe } else { Expect::Close };
+        if *what != b'S' {
+            to_server.extend_from_slice(frame);
+        } else if name.is_empty() {
+            if kind == b'D' {
+                self.tell_unnamed(server, to_server);
+            } else {
+                self.unnamed_serial = 0;
+                server.unnamed = 0;
+            }
+            to_server.extend_from_slice(frame);
+        } else if kind == b'C' {
+            if !server.failed {
+                self.named.remove(name);
+                self.expect(server, Expect::LocalClose);
+            }
+            return Ok(());
+        } else if let Some(statement) = self.named.get(name).cloned() {
+            server.ensure(&statement, context.per_server, to_server);
+            craft::describe_statement(to_server, &statement.name);
+        } else {
+            craft::describe_statement(to_server, &foreign(name));
+        }
+        self.expect(server, owed);
+        Ok(())
+    }
+}
+
+/// A name the client never prepared: PostgreSQL shall say so, and shall not find ours by it.
+fn foreign(name: &[u8]) -> Vec<u8> {
+    let mut name = name.to_vec();
+    if name.starts_with(b"pw_") {
+        name.push(b'?');
+    }
+    name
+}
+
+/// The `n`th (from 1) value of a Bind tail as an integer, text or binary.
+fn bound_integer(tail: &[u8], n: u16) -> Option<u64> {
+    let word = |at: usize| Some(u16::from_be_bytes(tail.get(at..at + 2)?.try_into().ok()?));
+    let formats = word(0)?;
+    let format_at = match formats {
+        0 => None,
+        1 => Some(2),
+        _ => Some(2 * usize::from(n)),
+    };
+    let binary = format_at.and_then(word) == Some(1);
+    let mut at = 2 + 2 * usize::from(formats);
+    let count = word(at)?;
+    at += 2;
+    for i in 1..=count {
+        let length = i32::from_be_bytes(tail.get(at..at + 4)?.try_into().ok()?);
+        at += 4;
+        let length = usize::try_from(length).unwrap_or(0);
+        let value = tail.get(at..at + length)?;
+        at += length;
+        if i == n {
+            if !binary {
+                return std::str::from_utf8(value).ok()?.parse().ok();
+            }
+            return match length {
+                8 => u64::try_from(i64::from_be_bytes(value.try_into().ok()?)).ok(),
+                4 => u64::try_from(i32::from_be_bytes(value.try_into().ok()?)).ok(),
+                _ => None,
+            };
+        }
+    }
+    None
+}

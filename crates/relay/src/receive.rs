@@ -1,0 +1,359 @@
+//! What a server answers, and what of it the client sees.
+
+use wire::{HEAD_BYTES, Malformed, craft, cstr, read};
+
+use crate::{
+    CONTROL_BYTES_MAX, Client, Executed, Fault, Parameters, Server,
+    server::{Expect, Knowledge, Work},
+};
+
+/// How far `receive` came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Received {
+    /// Bytes taken from the input.
+    pub consumed: usize,
+    /// The server is at rest: outside a transaction, owing nothing.
+    pub at_rest: bool,
+    /// The server connection must close.
+    pub fault: Option<Fault>,
+}
+
+impl Server {
+    /// Answers here what has come to the head of the queue and needs no server.
+    pub(crate) fn settle(&mut self, to_client: &mut Vec<u8>) {
+        while let Some(Expect::LocalParse { .. } | Expect::LocalClose | Expect::CopyDone) = self.queue.front()
+        {
+            match self.queue.pop_front() {
+                Some(Expect::LocalParse { .. }) => craft::parse_complete(to_client),
+                Some(Expect::LocalClose) => craft::close_complete(to_client),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes bytes from the server. `events` gets one entry for each statement that ended.
+    pub fn receive(
+        &mut self,
+        mut client: Option<&mut Client>,
+        input: &[u8],
+        to_client: &mut Vec<u8>,
+        events: &mut Vec<Executed>,
+        now_us: u64,
+    ) -> Received {
+        let mut at = 0;
+        let mut fault = None;
+        while at < input.len() {
+            let rest = &input[at..];
+            if self.passing > 0 {
+                let n = rest.len().min(self.passing);
+                if self.pass_on {
+                    to_client.extend_from_slice(&rest[..n]);
+                }
+                self.passing -= n;
+                self.bytes += n as u64;
+                at += n;
+                continue;
+            }
+            let head = match wire::head(rest) {
+                Err(Malformed) => {
+                    fault = Some(Fault::Protocol);
+                    break;
+                }
+                Ok(None) => break,
+                Ok(Some(head)) => head,
+            };
+            if matches!(head.kind, b'D' | b'd' | b'V' | b'H' | b'W' | b't' | b'A' | b'N' | b'v') {
+                self.passing = head.bytes;
+                self.pass_on = !matches!(self.queue.front(), Some(Expect::Injected));
+                continue;
+            }
+            if head.bytes > CONTROL_BYTES_MAX {
+                fault = Some(Fault::TooLarge);
+                break;
+            }
+            if rest.len() < head.bytes {
+                break;
+            }
+            let frame = &rest[..head.bytes];
+            self.bytes += head.bytes as u64;
+            at += head.bytes;
+            match self.control(client.as_deref_mut(), head.kind, frame, events, now_us) {
+                Ok(true) if head.kind == b'E' => self.pass_error(frame, to_client),
+                Ok(true) => to_client.extend_from_slice(frame),
+                Ok(false) => {}
+                Err(found) => {
+                    fault = Some(found);
+                    break;
+                }
+            }
+            self.settle(to_client);
+        }
+        let at_rest = self.at_rest() && self.passing == 0;
+        Received { consumed: at, at_rest, fault }
+    }
+
+    /// An ErrorResponse goes to the client, in our words when a limit of ours was the cause.
+    fn pass_error(&mut self, frame: &[u8], to_client: &mut Vec<u8>) {
+        let cancelled = wire::error_field(read::body(frame), b'C') == Some(b"57014");
+        match self.cancelled_by.take_if(|_| cancelled) {
+            Some(message) => craft::error(
+                to_client,
+                &craft::ErrorReply {
+                    severity: "ERROR",
+                    code: "57014",
+                    message: &message,
+                    detail: None,
+                    hint: None,
+                },
+            ),
+            None => to_client.extend_from_slice(frame),
+        }
+    }
+
+    /// One control frame; whether the client sees it.
+    fn control(
+        &mut self,
+        client: Option<&mut Client>,
+        kind: u8,
+        frame: &[u8],
+        events: &mut Vec<Executed>,
+        now_us: u64,
+    ) -> Result<bool, Fault> {
+        let body = &frame[HEAD_BYTES..];
+        let unexpected = Err(Fault::Unexpected(kind));
+        match (kind, self.queue.front()) {
+            (b'S', front) => {
+                let silent = matches!(front, Some(Expect::Injected));
+                self.parameter(client, body, silent)?;
+                Ok(!silent)
+            }
+            (b'E', _) => Ok(self.failure(client, body, events, now_us)),
+            (b'Z', _) => self.ready(client, body, events, now_us),
+            (_, Some(Expect::Injected)) => Ok(false),
+            (b'1', _) => match self.queue.pop_front() {
+                Some(Expect::ParseNamed { statement, .. }) => {
+                    self.confirm(statement.id);
+                    Ok(true)
+                }
+                Some(Expect::ParseUnnamed) => Ok(true),
+                Some(Expect::ParseInjected(statement)) => {
+                    if let Some(statement) = statement {
+                        self.confirm(statement.id);
+                    }
+                    Ok(false)
+                }
+                _ => unexpected,
+            },
+            (b'2', Some(Expect::Bind)) | (b'3', Some(Expect::Close)) => {
+                self.queue.pop_front();
+                Ok(true)
+            }
+            (b'3', Some(Expect::CloseInjected(id))) => {
+                let id = *id;
+                if self.known.get(&id).is_some_and(|entry| entry.0 == Knowledge::Unsure) {
+                    self.known.remove(&id);
+                }
+                self.queue.pop_front();
+                Ok(false)
+            }
+            (b'T' | b'n', Some(Expect::Describe)) => {
+                self.queue.pop_front();
+                Ok(true)
+            }
+            (b'T', Some(Expect::Query(_) | Expect::Execute(_))) => Ok(true),
+            (b'G', Some(Expect::Query(_) | Expect::Execute(_))) => {
+                self.copy_begins();
+                Ok(true)
+            }
+            (b'C' | b'I' | b's', Some(Expect::Execute(work))) => {
+                let work = *work;
+                self.queue.pop_front();
+                self.finish(work, body, None, events, now_us);
+                self.discarded(client, body);
+                Ok(true)
+            }
+            (b'C' | b'I', Some(Expect::Query(work))) => {
+                let work = *work;
+                self.finish(work, body, None, events, now_us);
+                self.error_seen = true;
+                self.discarded(client, body);
+                Ok(true)
+            }
+            _ => unexpected,
+        }
+    }
+
+    fn confirm(&mut self, id: u64) {
+        if let Some(entry) = self.known.get_mut(&id) {
+            entry.0 = Knowledge::Known;
+        }
+    }
+
+    fn discarded(&mut self, client: Option<&mut Client>, tag: &[u8]) {
+        let tag = tag.strip_suffix(b"\0").unwrap_or(tag);
+        if matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
+            self.forget();
+            if let Some(client) = client {
+                client.forget();
+            }
+        }
+    }
+
+    fn finish(
+        &mut self,
+        work: Work,
+        tag: &[u8],
+        error: Option<[u8; 5]>,
+        events: &mut Vec<Executed>,
+        now_us: u64,
+    ) {
+        let rows = read::tag_rows(tag.strip_suffix(b"\0").unwrap_or(tag));
+        events.push(Executed {
+            slot: work.slot,
+            sent_us: self.since_us,
+            rows,
+            bytes: self.bytes,
+            error,
+            bind_hash: work.bind_hash,
+            offset: work.offset,
+            control: work.control,
+        });
+        self.since_us = now_us;
+        self.bytes = 0;
+    }
+
+    /// CopyInResponse. Syncs sent ahead of the COPY's end are ignored by PostgreSQL.
+    fn copy_begins(&mut self) {
+        self.copy_extended = matches!(self.queue.front(), Some(Expect::Execute(_)));
+        let end = self.queue.iter().position(|e| matches!(e, Expect::CopyDone));
+        self.copy_in = end.is_none();
+        if self.copy_extended {
+            let mut index = 0;
+            let end = end.unwrap_or(usize::MAX);
+            self.queue.retain(|expect| {
+                index += 1;
+                index > end || !matches!(expect, Expect::Sync)
+            });
+            self.batch_open = !self.queue.iter().any(|e| matches!(e, Expect::Sync));
+        }
+    }
+
+    fn failure(
+        &mut self,
+        mut client: Option<&mut Client>,
+        body: &[u8],
+        events: &mut Vec<Executed>,
+        now_us: u64,
+    ) -> bool {
+        let mut code = *b"XX000";
+        if let Some(found) = wire::error_field(body, b'C').and_then(|c| c.try_into().ok()) {
+            code = found;
+        }
+        let severity = wire::error_field(body, b'V').or_else(|| wire::error_field(body, b'S'));
+        if matches!(severity, Some(b"FATAL" | b"PANIC")) {
+            self.dead = true;
+        }
+        self.copy_in = false;
+        match self.queue.front() {
+            None => return true,
+            Some(Expect::Injected) => {
+                self.restore_failed |= self.restoring;
+                // The client is told why its settings cannot be had.
+                return self.restoring || self.dead;
+            }
+            Some(Expect::Query(work)) => {
+                let work = *work;
+                self.finish(work, b"", Some(code), events, now_us);
+                self.error_seen = true;
+                return true;
+            }
+            Some(Expect::Sync) => return true,
+            Some(_) => {}
+        }
+        let work = self.queue.iter().find_map(|e| if let Expect::Execute(w) = e { Some(*w) } else { None });
+        self.finish(work.unwrap_or_default(), b"", Some(code), events, now_us);
+        loop {
+            match self.queue.front() {
+                None => {
+                    self.failed = true;
+                    break;
+                }
+                Some(Expect::Sync) => break,
+                Some(_) => {}
+            }
+            if let Some(expect) = self.queue.pop_front() {
+                self.undo(expect, client.as_deref_mut());
+            }
+        }
+        true
+    }
+
+    fn ready(
+        &mut self,
+        client: Option<&mut Client>,
+        body: &[u8],
+        events: &mut Vec<Executed>,
+        now_us: u64,
+    ) -> Result<bool, Fault> {
+        let Some(expect) = self.queue.pop_front() else { return Err(Fault::Unexpected(b'Z')) };
+        self.cancelled_by = None;
+        self.status = *body.first().ok_or(Fault::Protocol)?;
+        match expect {
+            Expect::Sync => Ok(true),
+            Expect::Query(work) => {
+                if !self.error_seen {
+                    self.finish(work, b"", None, events, now_us);
+                }
+                self.error_seen = false;
+                Ok(true)
+            }
+            Expect::Injected => {
+                self.since_us = now_us;
+                if std::mem::take(&mut self.restoring) {
+                    if self.restore_failed {
+                        return Err(Fault::Restore);
+                    }
+                    self.restored(client);
+                }
+                Ok(false)
+            }
+            _ => Err(Fault::Unexpected(b'Z')),
+        }
+    }
+
+    /// The client's settings are there: take over the spelling that the server reports for them.
+    fn restored(&mut self, client: Option<&mut Client>) {
+        let Some(client) = client else { return };
+        let wanted = client.parameters.clone();
+        for (name, value) in wanted.iter() {
+            if let Some(reported) = self.reported.get(name)
+                && reported != value
+            {
+                client.parameters.set(name, reported);
+            }
+            if self.initial.get(name).is_some() && self.initial.get(name) == self.reported.get(name) {
+                client.parameters.remove(name);
+            }
+        }
+        self.differs = client.parameters.clone();
+    }
+
+    fn parameter(&mut self, client: Option<&mut Client>, body: &[u8], silent: bool) -> Result<(), Fault> {
+        let (name, rest) = cstr(body).map_err(|Malformed| Fault::Protocol)?;
+        let (value, _) = cstr(rest).map_err(|Malformed| Fault::Protocol)?;
+        self.reported.set(name, value);
+        if silent || !Parameters::settable(name) {
+            return Ok(());
+        }
+        let initial = self.initial.get(name) == Some(value);
+        let sets = [Some(&mut self.differs), client.map(|c| &mut c.parameters)];
+        for set in sets.into_iter().flatten() {
+            if initial {
+                set.remove(name);
+            } else {
+                set.set(name, value);
+            }
+        }
+        Ok(())
+    }
+}

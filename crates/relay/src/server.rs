@@ -1,0 +1,362 @@
+//! A server's side of the conversation: what it was sent, what it owes, what it knows.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::{Client, Parameters, Statement};
+
+/// One statement under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Work {
+    pub slot: u32,
+    pub exempt: bool,
+    pub control: bool,
+    pub bind_hash: u64,
+    pub offset: Option<u64>,
+}
+
+/// What a server still owes, in order.
+#[derive(Debug)]
+pub(crate) enum Expect {
+    /// ParseComplete for the client; the server will know the statement.
+    ParseNamed { statement: Arc<Statement>, name: Box<[u8]> },
+    /// ParseComplete for the client, unnamed statement.
+    ParseUnnamed,
+    /// ParseComplete to swallow; the server will know the statement (`None`: the unnamed one).
+    ParseInjected(Option<Arc<Statement>>),
+    /// Answered here, when its turn comes.
+    LocalParse { name: Box<[u8]> },
+    /// Answered here, when its turn comes.
+    LocalClose,
+    /// CloseComplete to swallow.
+    CloseInjected(u64),
+    /// One BindComplete.
+    Bind,
+    /// RowDescription or NoData, perhaps behind ParameterDescription.
+    Describe,
+    /// CloseComplete for the client.
+    Close,
+    /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute(Work),
+    /// Anything up to ReadyForQuery.
+    Query(Work),
+    /// End of the client's COPY data; nothing is owed for it.
+    CopyDone,
+    /// ReadyForQuery.
+    Sync,
+    /// A Query of our own: everything up to ReadyForQuery is swallowed.
+    Injected,
+}
+
+/// What a server knows of a statement.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Knowledge {
+    Known,
+    /// Parse sent in this Sync segment.
+    Parsing(u64),
+    /// Either; Close and Parse make it certain.
+    Unsure,
+}
+
+/// How to bring an abandoned server to rest.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unfinished {
+    /// At rest.
+    Nothing,
+    /// Replies are still owed: wait.
+    Owes,
+    /// In COPY: send CopyFail (then Sync when the flag says so).
+    Copy {
+        /// The COPY came by the extended protocol.
+        extended: bool,
+    },
+    /// An extended batch without its Sync: send Sync.
+    Batch,
+    /// A transaction is open: send ROLLBACK.
+    Transaction,
+    /// Half a message was sent: close.
+    Torn,
+}
+
+/// Relay state of one server connection.
+pub struct Server {
+    pub(crate) queue: VecDeque<Expect>,
+    /// Transaction status of the last ReadyForQuery.
+    pub(crate) status: u8,
+    /// An extended message was sent since the last Sync.
+    pub(crate) batch_open: bool,
+    /// An error came and no Sync is under way: the server skips everything up to one.
+    pub(crate) failed: bool,
+    /// In COPY IN until the client's CopyDone or CopyFail.
+    pub(crate) copy_in: bool,
+    pub(crate) copy_extended: bool,
+    /// Bytes of the frame being streamed to the server that are still to come.
+    pub(crate) sending: usize,
+    /// Bytes of the frame being streamed from the server that are still to come, and whether they
+    /// are for the client.
+    pub(crate) passing: usize,
+    pub(crate) pass_on: bool,
+    pub(crate) segment: u64,
+    pub(crate) tick: u64,
+    pub(crate) known: HashMap<u64, (Knowledge, u64, Arc<Statement>), FixedState>,
+    /// Serial of the unnamed statement it holds.
+    pub(crate) unnamed: u64,
+    /// Statement under way: since when and its reply's bytes so far.
+    pub(crate) since_us: u64,
+    pub(crate) bytes: u64,
+    pub(crate) error_seen: bool,
+    /// Reported values at connect.
+    pub(crate) initial: Parameters,
+    /// Reported values now.
+    pub(crate) reported: Parameters,
+    /// What differs from a fresh connection.
+    pub(crate) differs: Parameters,
+    pub(crate) restoring: bool,
+    pub(crate) restore_failed: bool,
+    pub(crate) dead: bool,
+    /// What the client is told in place of the next 57014: a limit of ours cancelled the statement.
+    pub cancelled_by: Option<String>,
+}
+
+impl Server {
+    /// A fresh connection at rest, with the parameters it reported.
+    pub fn new<'a>(reported: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut initial = Parameters::default();
+        for (name, value) in reported {
+            initial.set(name.as_bytes(), value.as_bytes());
+        }
+        Self {
+            queue: VecDeque::with_capacity(16),
+            status: b'I',
+            batch_open: false,
+            failed: false,
+            copy_in: false,
+            copy_extended: false,
+            sending: 0,
+            passing: 0,
+            pass_on: false,
+            segment: 1,
+            tick: 0,
+            known: HashMap::default(),
+            unnamed: 0,
+            since_us: 0,
+            bytes: 0,
+            error_seen: false,
+            reported: initial.clone(),
+            initial,
+            differs: Parameters::default(),
+            restoring: false,
+            restore_failed: false,
+            dead: false,
+            cancelled_by: None,
+        }
+    }
+
+    /// Nothing is owed and no transaction is open: another client may have it.
+    pub fn at_rest(&self) -> bool {
+        self.unfinished() == Unfinished::Nothing && !self.dead
+    }
+
+    /// PostgreSQL said FATAL: the connection ends.
+    pub fn dead(&self) -> bool {
+        self.dead
+    }
+
+    /// Replies are owed.
+    pub fn owes(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Transaction status of the last ReadyForQuery: `I`, `T` or `E`.
+    pub fn status(&self) -> u8 {
+        self.status
+    }
+
+    /// A transaction is open and the server waits for its client.
+    pub fn idle_in_transaction(&self) -> bool {
+        self.queue.is_empty() && (self.status != b'I' || self.batch_open)
+    }
+
+    /// The statement under way: its slot, its start in microseconds and whether it is exempt from
+    /// the query time-out.
+    pub fn running(&self) -> Option<(u32, u64, bool)> {
+        self.queue.iter().find_map(|expect| match expect {
+            Expect::Execute(work) | Expect::Query(work) => {
+                Some((work.slot, self.since_us, work.exempt || self.copy_in))
+            }
+            _ => None,
+        })
+    }
+
+    /// What is to be done when its client is gone.
+    pub fn unfinished(&self) -> Unfinished {
+        if self.sending > 0 || self.passing > 0 && self.queue.is_empty() {
+            Unfinished::Torn
+        } else if self.copy_in {
+            Unfinished::Copy { extended: self.copy_extended }
+        } else if !self.queue.is_empty() {
+            // Without a Sync behind it the server answers nothing more: send one.
+            let answered =
+                self.queue.iter().any(|e| matches!(e, Expect::Sync | Expect::Query(_) | Expect::Injected));
+            if answered { Unfinished::Owes } else { Unfinished::Batch }
+        } else if self.batch_open {
+            Unfinished::Batch
+        } else if self.status != b'I' {
+            Unfinished::Transaction
+        } else {
+            Unfinished::Nothing
+        }
+    }
+
+    /// Appends a Query of our own whose whole answer is swallowed.
+    pub fn inject(&mut self, sql: &[u8], to_server: &mut Vec<u8>) {
+        wire::craft::query(to_server, sql);
+        self.queue.push_back(Expect::Injected);
+    }
+
+    /// Appends a Sync of our own (its ReadyForQuery goes to the client side).
+    pub fn inject_sync(&mut self, to_server: &mut Vec<u8>) {
+        wire::craft::sync(to_server);
+        self.push(Expect::Sync);
+        self.close_segment();
+    }
+
+    /// Appends CopyFail.
+    pub fn inject_copy_fail(&mut self, reason: &str, to_server: &mut Vec<u8>) {
+        wire::craft::copy_fail(to_server, reason);
+        self.copy_in = false;
+    }
+
+    /// Begins to restore the client's parameters; nothing is sent when they are there already.
+    pub fn restore(&mut self, client: &mut Client, to_server: &mut Vec<u8>) {
+        if !client.compared {
+            client.compared = true;
+            let own = client.parameters.clone();
+            for (name, value) in own.iter().filter(|(name, value)| self.initial.get(name) == Some(*value)) {
+                let _ = value;
+                client.parameters.remove(name);
+            }
+        }
+        if client.parameters.hash() == self.differs.hash() {
+            return;
+        }
+        match self.differs.restore_sql(&client.parameters, &self.reported) {
+            Some(sql) => {
+                self.restoring = true;
+                self.inject(&sql, to_server);
+            }
+            None => self.differs = client.parameters.clone(),
+        }
+    }
+
+    /// The session's state is that of a fresh connection again, except for what DISCARD ALL keeps.
+    pub fn forget(&mut self) {
+        self.known.clear();
+        self.unnamed = 0;
+    }
+
+    pub(crate) fn close_segment(&mut self) {
+        self.batch_open = false;
+        self.failed = false;
+        self.segment += 1;
+    }
+
+    /// Notes what the server will owe. While it skips to a Sync it owes nothing.
+    pub(crate) fn push(&mut self, expect: Expect) {
+        if self.failed && !matches!(expect, Expect::Sync) {
+            self.undo(expect, None);
+            return;
+        }
+        self.queue.push_back(expect);
+    }
+
+    /// The server will not do what `expect` stands for. Gives the client's statement name to forget.
+    pub(crate) fn undo(&mut self, expect: Expect, client: Option<&mut Client>) {
+        match expect {
+            Expect::ParseNamed { statement, name } => {
+                self.unsure(&statement);
+                if let Some(client) = client {
+                    client.named.remove(&name);
+                }
+            }
+            Expect::LocalParse { name } => {
+                if let Some(client) = client {
+                    client.named.remove(&name);
+                }
+            }
+            Expect::ParseUnnamed | Expect::ParseInjected(None) => self.unnamed = 0,
+            Expect::ParseInjected(Some(statement)) => self.unsure(&statement),
+            Expect::CloseInjected(id) => {
+                if let Some(entry) = self.known.get_mut(&id) {
+                    entry.0 = Knowledge::Unsure;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn unsure(&mut self, statement: &Arc<Statement>) {
+        if let Some(entry) = self.known.get_mut(&statement.id) {
+            entry.0 = Knowledge::Unsure;
+        }
+    }
+
+    /// Makes sure that the server has (or is being told) `statement`; evicts the longest unused one
+    /// beyond `limit` statements.
+    pub(crate) fn ensure(&mut self, statement: &Arc<Statement>, limit: usize, to_server: &mut Vec<u8>) {
+        if self.failed {
+            return;
+        }
+        self.tick += 1;
+        let (tick, segment) = (self.tick, self.segment);
+        let mut unsure = false;
+        if let Some(entry) = self.known.get_mut(&statement.id) {
+            entry.1 = tick;
+            match entry.0 {
+                Knowledge::Known => return,
+                Knowledge::Parsing(sent) if sent == segment => return,
+                _ => unsure = true,
+            }
+        } else {
+            self.evict(limit, to_server);
+        }
+        if unsure {
+            wire::craft::close_statement(to_server, &statement.name);
+            self.queue.push_back(Expect::CloseInjected(u64::MAX));
+        }
+        wire::craft::parse(to_server, &statement.name, &statement.tail);
+        self.queue.push_back(Expect::ParseInjected(Some(Arc::clone(statement))));
+        self.learn(statement);
+    }
+
+    /// The server is being told `statement`.
+    pub(crate) fn learn(&mut self, statement: &Arc<Statement>) {
+        self.tick += 1;
+        self.known.insert(statement.id, (Knowledge::Parsing(self.segment), self.tick, Arc::clone(statement)));
+    }
+
+    pub(crate) fn evict(&mut self, limit: usize, to_server: &mut Vec<u8>) {
+        if self.known.len() < limit.max(1) {
+            return;
+        }
+        // Only what the server has for certain and no message under way can mean: at rest.
+        if !self.queue.iter().all(|e| matches!(e, Expect::Injected)) {
+            return;
+        }
+        let oldest = self
+            .known
+            .iter()
+            .filter(|(_, (knowledge, ..))| *knowledge == Knowledge::Known)
+            .min_by_key(|(_, (_, tick, _))| *tick)
+            .map(|(id, (_, _, statement))| (*id, Arc::clone(statement)));
+        if let Some((id, statement)) = oldest {
+            wire::craft::close_statement(to_server, &statement.name);
+            self.queue.push_back(Expect::CloseInjected(id));
+            if let Some(entry) = self.known.get_mut(&id) {
+                entry.0 = Knowledge::Unsure;
+            }
+        }
+    }
+}
