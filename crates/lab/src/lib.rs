@@ -1,1 +1,7 @@
-//! See Cargo.toml.
+//! The laboratory: a throwaway PostgreSQL, a workload described in a file, an open-loop load generator and the
+//! memory that backends use. Everything here measures; nothing here judges.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod binaries;
+pub mod memory;
+pub mod postgres;
