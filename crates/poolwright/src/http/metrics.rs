@@ -1,0 +1,254 @@
+//! A [`Snapshot`] as Prometheus reads it.
+
+use std::collections::BTreeMap;
+
+use stats::{Counts, Histogram, PoolSnapshot, Snapshot};
+
+use super::fingerprints;
+use super::text::{Page, seconds};
+
+/// Renders all families that have data.
+pub(super) fn render(snapshot: &Snapshot) -> String {
+    let mut page = Page::default();
+    process(&mut page, snapshot);
+    identity(&mut page, &snapshot.pools);
+    gauges(&mut page, snapshot);
+    counters(&mut page, snapshot);
+    histograms(&mut page, &snapshot.pools);
+    fingerprints::write(&mut page, snapshot);
+    changes(&mut page, snapshot);
+    page.finish()
+}
+
+fn process(page: &mut Page, snapshot: &Snapshot) {
+    let process = &snapshot.process;
+    page.family("poolwright_build_info", "gauge", "Version of Poolwright.");
+    page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    page.family("process_resident_memory_bytes", "gauge", "Resident memory.");
+    page.sample(&[], process.rss_bytes as f64);
+    page.family("process_cpu_seconds_total", "counter", "CPU time, user and system.");
+    page.sample(&[], seconds(process.cpu_us));
+    page.family("process_open_fds", "gauge", "Open file descriptors.");
+    page.sample(&[], process.fds as f64);
+    page.family("process_start_time_seconds", "gauge", "When the process started, since 1970.");
+    page.sample(&[], seconds(snapshot.taken_unix_us.saturating_sub(snapshot.uptime_us)).round());
+}
+
+fn identity(page: &mut Page, pools: &[PoolSnapshot]) {
+    page.family("poolwright_pool_info", "gauge", "What a pool is for.");
+    for pool in pools {
+        let labels = [
+            ("pool", pool.name.as_str()),
+            ("database", &pool.database),
+            ("user", &pool.user),
+            ("server", &pool.server),
+            ("mode", &pool.mode),
+        ];
+        page.sample(&labels, 1.0);
+    }
+}
+
+/// One value per pool.
+fn per_pool(
+    page: &mut Page,
+    pools: &[PoolSnapshot],
+    (name, kind, help): (&str, &str, &str),
+    value: impl Fn(&PoolSnapshot) -> f64,
+) {
+    page.family(name, kind, help);
+    for pool in pools {
+        page.sample(&[("pool", &pool.name)], value(pool));
+    }
+}
+
+/// One value per pool and name; `always` are there even at zero, so that their first rise is seen.
+fn per_name<T: Copy + Into<u64>>(
+    page: &mut Page,
+    pools: &[PoolSnapshot],
+    (name, kind, help): (&str, &str, &str),
+    (label, always): (&str, &[&str]),
+    values: impl Fn(&PoolSnapshot) -> &BTreeMap<String, T>,
+) {
+    page.family(name, kind, help);
+    for pool in pools {
+        let mut all: BTreeMap<&str, u64> = always.iter().map(|known| (*known, 0)).collect();
+        all.extend(values(pool).iter().map(|(found, value)| (found.as_str(), (*value).into())));
+        for (found, value) in all {
+            page.sample(&[("pool", &pool.name), (label, found)], value as f64);
+        }
+    }
+}
+
+fn gauges(page: &mut Page, snapshot: &Snapshot) {
+    let pools = &snapshot.pools;
+    per_name(
+        page,
+        pools,
+        ("poolwright_server_connections", "gauge", "Connections to PostgreSQL."),
+        ("state", &["active", "idle", "idle_in_transaction", "connecting", "closing"]),
+        |pool| &pool.servers,
+    );
+    per_name(
+        page,
+        pools,
+        ("poolwright_client_connections", "gauge", "Connections from applications."),
+        ("state", &["active", "waiting", "idle", "idle_in_transaction"]),
+        |pool| &pool.clients,
+    );
+    per_pool(page, pools, ("poolwright_pool_max_connections", "gauge", "Most server connections."), |pool| {
+        f64::from(pool.max)
+    });
+    per_pool(
+        page,
+        pools,
+        ("poolwright_pool_min_connections", "gauge", "Server connections kept warm."),
+        |pool| f64::from(pool.min),
+    );
+    page.family("poolwright_client_max_connections", "gauge", "Most clients at a time.");
+    page.sample(&[], snapshot.client_max as f64);
+    per_pool(
+        page,
+        pools,
+        ("poolwright_pool_oldest_waiter_seconds", "gauge", "How long the oldest waiter waits now."),
+        |pool| seconds(pool.oldest_wait_us),
+    );
+    per_pool(
+        page,
+        pools,
+        ("poolwright_pool_oldest_checkout_seconds", "gauge", "How long the oldest checkout lasts now."),
+        |pool| seconds(pool.oldest_checkout_us),
+    );
+    per_name(
+        page,
+        pools,
+        ("poolwright_pinned_connections", "gauge", "Clients that keep their server, by reason."),
+        ("reason", &[]),
+        |pool| &pool.pinned,
+    );
+    if let Some(server) = &snapshot.server {
+        page.family("poolwright_postgres_max_connections", "gauge", "The server's max_connections.");
+        page.sample(&[], f64::from(server.max_connections));
+        page.family(
+            "poolwright_postgres_reserved_connections",
+            "gauge",
+            "Connections reserved on the server.",
+        );
+        page.sample(&[], f64::from(server.reserved_connections));
+    }
+}
+
+fn counters(page: &mut Page, snapshot: &Snapshot) {
+    let pools = &snapshot.pools;
+    let by_name = |page: &mut Page,
+                   name: &str,
+                   help: &str,
+                   label: &str,
+                   always: &[&str],
+                   values: fn(&PoolSnapshot) -> &Counts| {
+        per_name(page, pools, (name, "counter", help), (label, always), values);
+    };
+    by_name(
+        page,
+        "poolwright_acquires_total",
+        "Requests for a server, by outcome.",
+        "outcome",
+        &["immediate", "waited", "timeout", "cancelled"],
+        |pool| &pool.acquires,
+    );
+    by_name(
+        page,
+        "poolwright_server_connections_closed_total",
+        "Server connections closed, by reason.",
+        "reason",
+        &["idle", "lifetime", "error", "reset_failed", "admin", "abandoned"],
+        |pool| &pool.closed,
+    );
+    by_name(
+        page,
+        "poolwright_server_connect_failures_total",
+        "Failed attempts to connect to PostgreSQL, by SQLSTATE.",
+        "sqlstate",
+        &[],
+        |pool| &pool.connect_failures,
+    );
+    by_name(
+        page,
+        "poolwright_transactions_total",
+        "Transactions, by outcome.",
+        "outcome",
+        &["commit", "rollback", "abandoned"],
+        |pool| &pool.transactions,
+    );
+    by_name(
+        page,
+        "poolwright_query_errors_total",
+        "Errors, by class of SQLSTATE.",
+        "sqlstate_class",
+        &["53", "57"],
+        |pool| &pool.errors,
+    );
+    let plain: [(&str, &str, fn(&PoolSnapshot) -> f64); 5] = [
+        ("poolwright_pool_exhausted_total", "Times a pool became exhausted.", |p| p.exhausted_events as f64),
+        ("poolwright_pool_exhausted_seconds_total", "Time exhausted.", |p| seconds(p.exhausted_us)),
+        ("poolwright_server_connections_created_total", "Server connections made.", |p| p.created as f64),
+        ("poolwright_queries_total", "Statements executed.", |p| p.queries as f64),
+        ("poolwright_rows_total", "Rows returned and affected.", |p| p.rows as f64),
+    ];
+    for (name, help, value) in plain {
+        per_pool(page, pools, (name, "counter", help), value);
+    }
+    page.family("poolwright_network_bytes_total", "counter", "Bytes received (in) and sent (out), by side.");
+    for pool in pools {
+        for (side, direction, bytes) in [
+            ("client", "in", pool.client_in_bytes),
+            ("client", "out", pool.client_out_bytes),
+            ("server", "in", pool.server_in_bytes),
+            ("server", "out", pool.server_out_bytes),
+        ] {
+            page.sample(&[("pool", &pool.name), ("side", side), ("direction", direction)], bytes as f64);
+        }
+    }
+    page.family("poolwright_client_rejections_total", "counter", "Clients turned away, by reason.");
+    for (reason, count) in &snapshot.client_rejections {
+        page.sample(&[("reason", reason)], *count as f64);
+    }
+}
+
+fn histograms(page: &mut Page, pools: &[PoolSnapshot]) {
+    let all: [(&str, &str, fn(&PoolSnapshot) -> &Histogram); 6] = [
+        ("poolwright_acquire_wait_seconds", "Time in the queue.", |pool| &pool.acquire_wait),
+        ("poolwright_server_connect_seconds", "Time to connect to PostgreSQL.", |pool| &pool.connect),
+        ("poolwright_checkout_seconds", "How long a server was lent.", |pool| &pool.checkout),
+        ("poolwright_query_seconds", "Server time of a statement.", |pool| &pool.query),
+        ("poolwright_transaction_seconds", "Length of a transaction.", |pool| &pool.transaction),
+        (
+            "poolwright_transaction_idle_seconds",
+            "Time inside a transaction in which the application thought.",
+            |pool| &pool.transaction_idle,
+        ),
+    ];
+    for (name, help, histogram) in all {
+        page.family(name, "histogram", help);
+        for pool in pools {
+            page.histogram(&[("pool", &pool.name)], histogram(pool));
+        }
+    }
+}
+
+fn changes(page: &mut Page, snapshot: &Snapshot) {
+    page.family("poolwright_event_timestamp_seconds", "gauge", "When something happened, since 1970.");
+    let newest: BTreeMap<(&str, &str), u64> =
+        snapshot.events.iter().map(|e| ((e.kind.as_str(), e.id.as_str()), e.unix_us)).collect();
+    for ((kind, id), unix_us) in newest {
+        page.sample(&[("kind", kind), ("id", id)], seconds(unix_us));
+    }
+    page.family("poolwright_rewrites", "gauge", "Live rewrites, by state (1: in that state).");
+    for rewrite in &snapshot.rewrites {
+        let labels = [("pool", rewrite.pool.as_str()), ("rewrite", &rewrite.id), ("state", &rewrite.state)];
+        page.sample(&labels, 1.0);
+    }
+    page.family("poolwright_rewrites_applied_total", "counter", "Executions of a live rewrite.");
+    for rewrite in &snapshot.rewrites {
+        page.sample(&[("pool", &rewrite.pool), ("rewrite", &rewrite.id)], rewrite.applied as f64);
+    }
+}
