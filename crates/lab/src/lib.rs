@@ -5,3 +5,4 @@
 pub mod binaries;
 pub mod memory;
 pub mod postgres;
+pub mod workload;
