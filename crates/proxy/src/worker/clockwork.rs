@@ -1,0 +1,162 @@
+//! Everything that happens by time: the time-outs, retries, warm servers.
+
+use pool::CloseReason;
+use wire::craft::{self, ErrorReply};
+
+use super::{
+    cancel,
+    state::{Phase, State},
+};
+use crate::settings::micros;
+
+impl State {
+    /// Every 100 ms.
+    pub(super) fn tick(&mut self) {
+        for index in 0..self.pools.len() {
+            self.sweep_pool(index);
+        }
+        for at in 0..self.servers.len() {
+            self.check_server(at);
+        }
+    }
+
+    fn sweep_pool(&mut self, index: usize) {
+        let now_us = self.now_us;
+        let mut swept = std::mem::take(&mut self.swept);
+        swept.clear();
+        let Some(pool) = self.pools[index].as_mut() else {
+            self.swept = swept;
+            return;
+        };
+        pool.pool.sweep(now_us, now_us.wrapping_mul(0x9e37_79b9_7f4a_7c15), &mut swept);
+        let mut due = Vec::new();
+        pool.retry.retain(|(at_us, slot)| {
+            if *at_us <= now_us {
+                due.push(*slot);
+            }
+            *at_us > now_us
+        });
+        self.act(index, &mut swept);
+        for slot in due {
+            self.open(index, Some(slot));
+        }
+        self.swept = swept;
+    }
+
+    /// Does what the pool asks for.
+    pub(super) fn act(&mut self, index: usize, swept: &mut pool::Swept) {
+        for (client, _, waited_us) in swept.timed_out.drain(..) {
+            self.acquire_timed_out(client.0 as usize, waited_us);
+        }
+        for (id, reason) in swept.close.drain(..) {
+            let at = self.pools[index].as_ref().and_then(|p| p.slots.get(id.0 as usize).copied().flatten());
+            if let Some(at) = at {
+                self.close_server(at, reason);
+            }
+        }
+        for slot in swept.open.drain(..) {
+            self.open(index, Some(slot));
+        }
+        for (id, client, ticket, waited_us) in swept.granted.drain(..) {
+            let at = self.pools[index].as_ref().and_then(|p| p.slots.get(id.0 as usize).copied().flatten());
+            if let Some(at) = at {
+                self.released(at, pool::Released::Next { client, ticket, waited_us });
+            }
+        }
+    }
+
+    fn acquire_timed_out(&mut self, at: usize, waited_us: u64) {
+        let Some(index) = self.clients[at].as_ref().map(|c| c.pool) else { return };
+        let Some(pool) = self.pools[index].as_mut() else { return };
+        pool.acquires[2] += 1;
+        let counts = pool.pool.counts();
+        let message = format!(
+            "no server came free within acquire_timeout: waited {} ms; active {}, idle {}, waiting {}, max {}",
+            waited_us / 1000,
+            counts.active,
+            counts.idle,
+            counts.waiting + 1,
+            counts.max
+        );
+        let mut holders: Vec<(u32, u32, u64)> = Vec::new();
+        for server in self.servers.iter().flatten().filter(|s| s.pool == index && s.client.is_some()) {
+            let Some((slot, since_us, _)) = server.session.running() else { continue };
+            let age_us = self.now_us.saturating_sub(since_us);
+            match holders.iter_mut().find(|(known, ..)| *known == slot) {
+                Some((_, count, longest)) => (*count, *longest) = (*count + 1, age_us.max(*longest)),
+                None => holders.push((slot, 1, age_us)),
+            }
+        }
+        holders.sort_by_key(|(_, count, _)| std::cmp::Reverse(*count));
+        let idle = self
+            .servers
+            .iter()
+            .flatten()
+            .filter(|s| s.pool == index && s.client.is_some() && s.session.idle_in_transaction())
+            .count();
+        let mut detail = String::from("Servers are held by: ");
+        for (slot, count, longest_us) in holders.iter().take(5) {
+            let name = self.judge.name(*slot);
+            detail.push_str(&format!("fingerprint {name} ×{count} (longest {} ms); ", longest_us / 1000));
+        }
+        detail.push_str(&format!("idle in transaction ×{idle}."));
+        self.shard.gave_up(index as u16, waited_us);
+        self.shard.error(index as u16, *b"53300");
+        self.refuse(at, "53300", &message, Some(&detail));
+    }
+
+    /// A queued client gets an error and stays connected.
+    pub(super) fn refuse(&mut self, at: usize, code: &str, message: &str, detail: Option<&str>) {
+        let Some(client) = self.clients[at].as_mut() else { return };
+        client.phase = Phase::Idle;
+        craft::error(&mut client.out, &ErrorReply { severity: "ERROR", code, message, detail, hint: None });
+        let taken = client.session.refuse(&client.held, &mut client.out);
+        client.held.drain(..taken);
+        client.unread = true;
+        self.flush_client(at);
+        self.todo.push_back(at);
+    }
+
+    fn check_server(&mut self, at: usize) {
+        let now_us = self.now_us;
+        let Some(server) = self.servers[at].as_mut() else { return };
+        let Some(pool) = self.pools[server.pool].as_ref() else { return };
+        if server.failed {
+            server.failed = false;
+            self.read_server(at, true);
+            return;
+        }
+        if server.fenced {
+            if std::sync::Arc::strong_count(&server.guard) == 1 {
+                self.hand_on(at);
+            }
+            return;
+        }
+        let Some(client) = server.client else { return };
+        let query_us = micros(pool.settings.query_timeout);
+        let idle_us = micros(pool.settings.idle_in_transaction_timeout);
+        if let Some((_, since_us, exempt)) = server.session.running()
+            && query_us > 0
+            && !exempt
+            && !server.cancelled
+            && now_us.saturating_sub(since_us) >= query_us
+        {
+            server.cancelled = true;
+            let limit_ms = query_us / 1000;
+            server.session.cancelled_by =
+                Some(format!("canceling statement due to query_timeout ({limit_ms} ms)"));
+            cancel::send(
+                pool.settings.server.clone(),
+                server.key.clone(),
+                std::sync::Arc::clone(&server.guard),
+            );
+        } else if server.session.running().is_none() {
+            server.cancelled = false;
+        }
+        if idle_us > 0 && server.idle_since_us.is_some_and(|since| now_us.saturating_sub(since) >= idle_us) {
+            self.unlink(client, at, stats::Outcome::Abandoned);
+            self.close_server(at, CloseReason::Abandoned);
+            self.expel(client, "25P03", "terminating connection due to idle_in_transaction_timeout");
+        }
+    }
+}
