@@ -2,5 +2,6 @@
 #![allow(dead_code)] // The phases that call these parts are not written yet.
 
 pub mod child;
+pub mod plan;
 pub mod settings;
 pub mod verdict;
