@@ -58,7 +58,7 @@ pub struct Table {
 /// A table smaller than this is read whole in less time than advice is worth: rows.
 pub const SMALL_ROWS: f64 = 1_000.0;
 /// The same in pages of 8 KiB.
-pub const SMALL_PAGES: u64 = 64;
+pub const SMALL_PAGES: u64 = 32;
 
 impl Table {
     /// The column of that name.

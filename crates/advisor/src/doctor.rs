@@ -143,6 +143,3 @@ async fn inside(client: &Client, found: &mut Examination) -> Result<(), AdvisorE
     part!("statistics", indexes::statistics);
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -13,7 +13,7 @@ const GAIN_SHARE_MIN: f64 = 0.10;
 /// A longer index must take this share off what its own prefix left.
 const WIDEN_SHARE_MIN: f64 = 0.25;
 /// Statements cheaper than this are left alone: the planner's units.
-const COST_MIN: f64 = 100.0;
+const COST_MIN: f64 = 50.0;
 /// No statement may become dearer by more than this share.
 const REGRESSION_SHARE_MAX: f64 = 0.02;
 /// Most indexes advised in one go.

@@ -134,6 +134,3 @@ fn name(table: &Table, columns: &[String], catalog: &Catalog, given: &[String]) 
     }
     whole
 }
-
-#[cfg(test)]
-mod tests;

@@ -35,16 +35,18 @@ pub struct Finding {
 }
 
 /// Calls below this are too few to judge by.
-const CALLS_MIN: u64 = 20;
+const CALLS_MIN: u64 = 5;
 /// Rows a call, on average or at most, from which an unlimited answer is a fault.
 const ROWS_MEAN_MIN: u64 = 100;
 const ROWS_MAX_MIN: u64 = 1_000;
 /// Runs of one statement by one client.
-const RUNS_MIN: u64 = 5;
+const RUNS_MIN: u64 = 3;
 /// Share of calls that must lie in runs.
 const RUN_SHARE_MIN: f64 = 0.5;
 /// Share of reads that repeat one of the last 60 s.
 const REPEAT_SHARE_MIN: f64 = 0.5;
+/// Repeats below this are too few to judge by.
+const REPEATS_MIN: u64 = 20;
 /// OFFSET from which paging costs.
 const OFFSET_MIN: u64 = 1_000;
 
@@ -149,7 +151,7 @@ impl<'a> Observed<'a> {
         let mut calls: Vec<(String, u64)> = Vec::new();
         for (other, statement) in self.read.iter().filter(|(other, _)| other.id != f.id) {
             for same in statement.uses.iter().filter(|u| u.table == used.table && u.schema == used.schema) {
-                for column in same.equal.iter().filter(|column| !table.unique_in(&[(*column).clone()])) {
+                for column in same.equal.iter().filter(|column| groups(table, column)) {
                     match calls.iter_mut().find(|(name, _)| name == column) {
                         Some((_, count)) => *count += other.calls,
                         None => calls.push((column.clone(), other.calls)),
@@ -195,8 +197,7 @@ impl<'a> Observed<'a> {
     /// One look-up after another for the rows of an earlier answer.
     fn n_plus_one(&self, f: &FingerprintSnapshot, statement: &Statement) -> Option<Finding> {
         let looks_up = statement.uses.iter().any(|used| !used.equal.is_empty());
-        let varied = f.bursts.distinct_binds_in_runs * 2 >= f.bursts.calls_in_runs;
-        if statement.kind != Kind::Select || !looks_up || !in_runs(f) || !varied {
+        if statement.kind != Kind::Select || !looks_up || !in_runs(f) || !varied(f) {
             return None;
         }
         let after = match &f.bursts.parent {
@@ -224,9 +225,9 @@ impl<'a> Observed<'a> {
         // A run of different values is an N+1; the same answer once more is what a cache is for.
         if statement.kind != Kind::Select
             || !keyed
-            || f.repeats.hits < 50
+            || f.repeats.hits < REPEATS_MIN
             || share < REPEAT_SHARE_MIN
-            || in_runs(f)
+            || (in_runs(f) && varied(f))
         {
             return None;
         }
@@ -242,6 +243,17 @@ impl<'a> Observed<'a> {
     }
 }
 
+/// Whether a value of the column stands for several rows: not a key, declared or in fact.
+fn groups(table: &Table, column: &str) -> bool {
+    !table.unique_in(&[column.to_owned()]) && table.distinct(column) * 5.0 <= table.rows
+}
+
+/// Whether the values in runs mostly differ.
+fn varied(f: &FingerprintSnapshot) -> bool {
+    f.bursts.distinct_binds_in_runs * 2 >= f.bursts.calls_in_runs
+}
+
+/// Whether most calls come in runs.
 #[allow(clippy::cast_precision_loss)]
 fn in_runs(f: &FingerprintSnapshot) -> bool {
     f.bursts.runs >= RUNS_MIN && f.bursts.calls_in_runs as f64 >= f.calls as f64 * RUN_SHARE_MIN

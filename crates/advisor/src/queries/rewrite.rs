@@ -152,7 +152,8 @@ pub(super) fn keyset(sql: &str, used: &Use, table: &Table) -> Option<String> {
     print(&tree)
 }
 
-/// `INSERT INTO t (a, b) SELECT * FROM unnest($1::x[], $2::y[])` for an INSERT of one row of parameters.
+/// `INSERT INTO t (a, b) SELECT rows.a, now() FROM unnest($1::x[]) rows(a)` for an INSERT of one row: a parameter
+/// for an array of each value, expressions without parameters as they stand.
 pub(super) fn unnest(sql: &str, catalog: &Catalog) -> Option<String> {
     let mut tree = parse(sql)?;
     let [raw] = tree.stmts.as_mut_slice() else { return None };
@@ -170,34 +171,60 @@ pub(super) fn unnest(sql: &str, catalog: &Catalog) -> Option<String> {
         })
         .collect();
     if columns.is_empty() {
-        columns = table.columns.iter().take(values).map(|column| column.name.clone()).collect();
+        columns = table.columns.iter().take(values.len()).map(|column| column.name.clone()).collect();
     }
-    if columns.len() != values {
+    if columns.len() != values.len() {
         return None;
     }
-    let arrays: Option<Vec<String>> = columns
-        .iter()
-        .enumerate()
-        .map(|(place, name)| Some(format!("${}::{}[]", place + 1, table.column(name)?.type_name)))
-        .collect();
-    let source = format!("SELECT * FROM unnest({})", arrays?.join(", "));
-    insert.select_stmt = parse(&source)?.stmts.into_iter().next()?.stmt;
+    let (mut arrays, mut names, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, value) in columns.iter().zip(&values) {
+        if varies(value) {
+            arrays.push(format!("${}::{}[]", arrays.len() + 1, table.column(name)?.type_name));
+            names.push(crate::quote(name));
+            targets.push(format!("rows.{}", crate::quote(name)));
+        } else if number_free(value) {
+            targets.push("NULL".to_owned());
+        } else {
+            return None;
+        }
+    }
+    if arrays.is_empty() {
+        return None;
+    }
+    let (targets, arrays, names) = (targets.join(", "), arrays.join(", "), names.join(", "));
+    let mut source = parse(&format!("SELECT {targets} FROM unnest({arrays}) AS rows({names})"))?;
+    for (target, value) in select_of(&mut source)?.target_list.iter_mut().zip(values) {
+        if let Some(N::ResTarget(target)) = &mut target.node
+            && !varies(&value)
+        {
+            target.val = Some(Box::new(value));
+        }
+    }
+    insert.select_stmt = source.stmts.into_iter().next()?.stmt;
     print(&tree)
 }
 
-/// How many values the one row of an INSERT has; `None` if it has several rows or is no VALUES of parameters.
-fn one_row(insert: &InsertStmt) -> Option<usize> {
+/// The values of the one row of an INSERT; `None` if it has several rows or no VALUES.
+fn one_row(insert: &InsertStmt) -> Option<Vec<Node>> {
     let Some(N::SelectStmt(select)) = insert.select_stmt.as_ref()?.node.as_ref() else { return None };
     let [row] = select.values_lists.as_slice() else { return None };
     let Some(N::List(row)) = &row.node else { return None };
-    let plain = |node: &Node| match &node.node {
-        Some(N::ParamRef(_) | N::AConst(_)) => true,
-        Some(N::TypeCast(cast)) => {
-            cast.arg.as_ref().is_some_and(|arg| matches!(&arg.node, Some(N::ParamRef(_) | N::AConst(_))))
-        }
+    Some(row.items.clone())
+}
+
+/// Whether a value is given by the client: a parameter, also under a cast.
+fn varies(node: &Node) -> bool {
+    parameter(node).is_some()
+}
+
+/// Whether an expression needs no parameter: a constant, DEFAULT aside, or a call without one (`now()`).
+fn number_free(node: &Node) -> bool {
+    match &node.node {
+        Some(N::AConst(_) | N::SqlvalueFunction(_)) => true,
+        Some(N::FuncCall(call)) => call.args.iter().all(number_free),
+        Some(N::TypeCast(cast)) => cast.arg.as_deref().is_some_and(number_free),
         _ => false,
-    };
-    row.items.iter().all(plain).then_some(row.items.len())
+    }
 }
 
 /// `column = $n` turned into `column = ANY($n)`, with the column among the answers so that they can be told apart.
