@@ -113,8 +113,7 @@ pub struct NewClient {
     pub user: String,
     /// The database name it asked for.
     pub database: String,
-    /// Settings it has: what it was told in ParameterStatus (`told`), with its own start-up parameters laid over.
-    /// Restored on a change of server.
+    /// Settings of its start-up packet, in its order; restored on servers.
     pub parameters: Vec<(String, String)>,
     /// Bytes it sent behind the start-up that were read already.
     pub received: Vec<u8>,

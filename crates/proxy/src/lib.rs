@@ -2,8 +2,10 @@
 //!
 //! Login is asynchronous code; at ReadyForQuery a socket moves to a worker, once (`handover`).
 
+mod cancel;
 pub mod handover;
 pub mod lifecycle;
+pub mod login;
 pub mod settings;
 pub mod worker;
 

@@ -1,0 +1,164 @@
+//! Opens one server connection: connect, start-up, authentication, up to ReadyForQuery.
+
+use std::io;
+use std::time::Instant;
+
+use postgres_protocol::authentication::{md5_hash, sasl};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::connection::{Connection, Stream};
+use crate::handover::{BackendKey, ConnectFault, NewServer};
+use crate::settings::{ServerAddress, ServerSettings, micros};
+
+/// Connects and logs in within `connect_timeout`.
+///
+/// # Errors
+/// PostgreSQL's own SQLSTATE and message where it sent an error, else 08001 or 08P01 with the reason.
+pub async fn connect(settings: &ServerSettings) -> Result<NewServer, ConnectFault> {
+    match tokio::time::timeout(settings.connect_timeout, open(settings)).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(ConnectFault::new(
+            b"08001",
+            format!(
+                "could not connect to PostgreSQL at {}: no answer within {} s (connect_timeout)",
+                settings.address,
+                settings.connect_timeout.as_secs_f64()
+            ),
+        )),
+    }
+}
+
+/// Connects a socket, nothing more.
+///
+/// # Errors
+/// 08001 with the system's reason.
+pub async fn dial(address: &ServerAddress) -> Result<Connection, ConnectFault> {
+    let dialled = match address {
+        ServerAddress::Tcp { host, port } => {
+            TcpStream::connect((host.as_str(), *port)).await.and_then(|stream| {
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            })
+        }
+        ServerAddress::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+    };
+    dialled.map(Connection::new).map_err(|error| {
+        ConnectFault::new(b"08001", format!("could not connect to PostgreSQL at {address}: {error}"))
+    })
+}
+
+async fn open(settings: &ServerSettings) -> Result<NewServer, ConnectFault> {
+    let started = Instant::now();
+    let lost = |error: io::Error| {
+        ConnectFault::new(b"08006", format!("lost PostgreSQL at {} during log-in: {error}", settings.address))
+    };
+    let mut connection = dial(&settings.address).await?;
+    connection.send(&startup(settings)).await.map_err(lost)?;
+    let mut scram = None;
+    let mut parameters = Vec::new();
+    let mut key = BackendKey::default();
+    loop {
+        let (kind, body) = connection.message().await.map_err(lost)?;
+        match kind {
+            b'R' => {
+                if let Some(answer) = authenticate(settings, &body, &mut scram)? {
+                    let mut out = Vec::new();
+                    wire::craft::frame(&mut out, b'p', |out| out.extend_from_slice(&answer));
+                    connection.send(&out).await.map_err(lost)?;
+                }
+            }
+            b'S' => parameters.extend(pair(&body)),
+            b'K' if body.len() >= 4 => {
+                key.pid = i32::from_be_bytes([body[0], body[1], body[2], body[3]]);
+                key.secret = body[4..].to_vec();
+            }
+            b'E' => return Err(said(&body)),
+            b'Z' => break,
+            b'N' | b'v' => {}
+            _ => return Err(malformed(settings)),
+        }
+    }
+    let (socket, received) = connection.into_parts().map_err(lost)?;
+    Ok(NewServer { socket, parameters, key, connect_us: micros(started.elapsed()), received })
+}
+
+fn malformed(settings: &ServerSettings) -> ConnectFault {
+    ConnectFault::new(b"08P01", format!("{} does not answer like PostgreSQL", settings.address))
+}
+
+fn startup(settings: &ServerSettings) -> Vec<u8> {
+    let mut packet = vec![0, 0, 0, 0, 0, 3, 0, 0];
+    for text in ["user", &settings.user, "database", &settings.database, "application_name", "poolwright"] {
+        packet.extend_from_slice(text.as_bytes());
+        packet.push(0);
+    }
+    packet.push(0);
+    let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+    packet[..4].copy_from_slice(&length.to_be_bytes());
+    packet
+}
+
+/// The answer to an authentication request; `None` where none is due.
+fn authenticate(
+    settings: &ServerSettings,
+    body: &[u8],
+    scram: &mut Option<sasl::ScramSha256>,
+) -> Result<Option<Vec<u8>>, ConnectFault> {
+    let (code, data) = body.split_first_chunk::<4>().ok_or_else(|| malformed(settings))?;
+    let failed = |what: &str| {
+        ConnectFault::new(
+            b"28000",
+            format!("log-in at {} as \"{}\": {what}", settings.address, settings.user),
+        )
+    };
+    match u32::from_be_bytes(*code) {
+        0 => Ok(None),
+        3 => Ok(Some([settings.password.as_bytes(), b"\0"].concat())),
+        5 => {
+            let salt: [u8; 4] = data.try_into().map_err(|_| malformed(settings))?;
+            let hash = md5_hash(settings.user.as_bytes(), settings.password.as_bytes(), salt);
+            Ok(Some([hash.as_bytes(), b"\0"].concat()))
+        }
+        10 => {
+            if !data.split(|byte| *byte == 0).any(|name| name == sasl::SCRAM_SHA_256.as_bytes()) {
+                return Err(failed("the server wants a SASL mechanism that is not SCRAM-SHA-256"));
+            }
+            let exchange =
+                sasl::ScramSha256::new(settings.password.as_bytes(), sasl::ChannelBinding::unsupported());
+            let first = exchange.message();
+            let length = i32::try_from(first.len()).unwrap_or(0);
+            let answer = [b"SCRAM-SHA-256\0".as_slice(), &length.to_be_bytes(), first].concat();
+            *scram = Some(exchange);
+            Ok(Some(answer))
+        }
+        11 => {
+            let exchange = scram.as_mut().ok_or_else(|| malformed(settings))?;
+            exchange.update(data).map_err(|error| failed(&error.to_string()))?;
+            Ok(Some(exchange.message().to_vec()))
+        }
+        12 => {
+            let exchange = scram.as_mut().ok_or_else(|| malformed(settings))?;
+            exchange.finish(data).map_err(|error| failed(&error.to_string()))?;
+            Ok(None)
+        }
+        other => Err(failed(&format!("authentication method {other} is not supported"))),
+    }
+}
+
+fn pair(body: &[u8]) -> Option<(String, String)> {
+    let mut texts = body.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
+    Some((texts.next()?, texts.next()?))
+}
+
+/// PostgreSQL's own error.
+fn said(body: &[u8]) -> ConnectFault {
+    let mut fault = ConnectFault::new(b"08001", "PostgreSQL refused the connection");
+    for field in body.split(|byte| *byte == 0) {
+        match field.split_first() {
+            Some((b'C', code)) => fault.sqlstate = code.try_into().unwrap_or(fault.sqlstate),
+            Some((b'M', text)) => fault.message = String::from_utf8_lossy(text).into_owned(),
+            _ => {}
+        }
+    }
+    fault
+}
