@@ -71,7 +71,7 @@ pub async fn enable_hypopg(client: &Client) -> Result<(), AdvisorError> {
 }
 
 /// Advises on the statements of one database; reads only, in a transaction of its own, which it rolls back.
-/// The client must not be inside a transaction and must have no prepared statements of its own.
+/// The client must not be inside a transaction.
 pub async fn advise(
     client: &Client,
     fingerprints: &[FingerprintSnapshot],
@@ -95,8 +95,10 @@ async fn inside(
     let planner = Planner::new(client).await?;
     session::application_path(client, &catalog.schemas).await?;
     let result = choose::choose(&planner, &catalog, &observed).await;
-    planner.forget().await?;
-    result
+    let forgotten = planner.forget().await;
+    let advice = result?;
+    forgotten?;
+    Ok(advice)
 }
 
 /// The statements that an index could serve, those that took the most time first.

@@ -51,17 +51,18 @@ impl<'a> Planner<'a> {
     /// The generic plan of a statement; `None` if the server will not plan it.
     pub async fn plan(&self, sql: &str) -> Result<Option<Plan>, AdvisorError> {
         self.client.batch_execute("SAVEPOINT poolwright_plan").await?;
+        let mut prepared = false;
         let result = if self.generic_plan {
             self.client.simple_query(&format!("EXPLAIN (GENERIC_PLAN) {sql}")).await
         } else {
-            self.prepared(sql).await
+            self.prepared(sql, &mut prepared).await
         };
         self.client
             .batch_execute("ROLLBACK TO SAVEPOINT poolwright_plan; RELEASE SAVEPOINT poolwright_plan")
             .await?;
-        if result.is_err() || !self.generic_plan {
-            // A prepared statement outlives a savepoint; one that was never made is not an error here.
-            self.client.batch_execute("DEALLOCATE ALL").await?;
+        if prepared {
+            // A prepared statement outlives a savepoint.
+            self.client.batch_execute("DEALLOCATE poolwright_plan").await?;
         }
         match result {
             Ok(messages) => Ok(Plan::read(&messages)),
@@ -71,13 +72,18 @@ impl<'a> Planner<'a> {
     }
 
     /// Before PostgreSQL 16: PREPARE infers the parameters' types, EXECUTE with NULLs under a forced generic plan.
-    async fn prepared(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
+    async fn prepared(
+        &self,
+        sql: &str,
+        prepared: &mut bool,
+    ) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
         let parameters = highest_parameter(sql);
         self.client
             .batch_execute(&format!(
                 "SET LOCAL plan_cache_mode = force_generic_plan; PREPARE poolwright_plan AS {sql}"
             ))
             .await?;
+        *prepared = true;
         let arguments = match parameters {
             0 => String::new(),
             count => format!("({})", vec!["NULL"; count].join(", ")),
