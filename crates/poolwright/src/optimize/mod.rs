@@ -2,6 +2,7 @@
 #![allow(dead_code)] // The phases that call these parts are not written yet.
 
 pub mod child;
+pub mod example;
 pub mod plan;
 pub mod settings;
 pub mod verdict;

@@ -134,7 +134,7 @@ pub async fn plan(client: &Client, known: &[Known], source: &str) -> Result<(Rep
     };
     let remarks = vec![
         format!("Statements: {source}."),
-        "Nothing was loaded, written or built; costs are the planner's, not measurements.".to_owned(),
+        "No load was run and no index built; costs are the planner's, not measurements.".to_owned(),
     ];
     Ok((report, Evidence { remarks, ..Evidence::default() }))
 }

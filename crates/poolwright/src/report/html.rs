@@ -45,7 +45,7 @@ pub fn headline(report: &Report) -> String {
         report.verdict.checks.iter().filter(|check| !check.passed).map(|check| check.name.as_str()).collect();
     let quick = if report.environment.quick { " (a quick run: not a proof)" } else { "" };
     if report.verdict.checks.is_empty() {
-        return format!("Observed and planned; nothing was loaded or changed{quick}.");
+        return format!("Planned only: no load was run and no target was checked{quick}.");
     }
     if failed.is_empty() {
         return format!("All {} targets hold{quick}.", report.verdict.checks.len());
