@@ -62,7 +62,7 @@ impl Server {
                 Ok(None) => break,
                 Ok(Some(head)) => head,
             };
-            if matches!(head.kind, b'D' | b'd' | b'V' | b'H' | b'W' | b't' | b'A' | b'N' | b'v') {
+            if matches!(head.kind, b'D' | b'd' | b'c' | b'V' | b'H' | b'W' | b't' | b'A' | b'N' | b'v') {
                 self.passing = head.bytes;
                 self.pass_on = !matches!(self.queue.front(), Some(Expect::Injected));
                 continue;
