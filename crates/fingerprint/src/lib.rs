@@ -10,12 +10,13 @@ mod lexer;
 mod normal;
 mod shape;
 mod target;
+mod text;
 
 pub use catalog::Catalog;
 pub use effects::Effects;
-pub use normal::normalize;
 pub use shape::{Command, Place, Shape, scan};
 pub use target::{deallocate_name, set_target, tables};
+pub use text::normalize;
 
 /// A fingerprint's public name: 16 hexadecimal digits.
 pub fn hex(id: u64) -> String {

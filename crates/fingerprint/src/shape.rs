@@ -296,13 +296,13 @@ impl<'a> Scan<'a> {
         self.name(word);
         let second = self.tokens == 2;
         match self.command {
+            // In a text of several statements an earlier SET may have been for the session: that stays.
             Some(Command::Set)
-                if second && (is(word, "LOCAL") || is(word, "TRANSACTION") || is(word, "CONSTRAINTS")) =>
+                if second
+                    && self.statements == 1
+                    && ["LOCAL", "TRANSACTION", "CONSTRAINTS"].iter().any(|known| is(word, known)) =>
             {
-                // Another SET SESSION in the same text stays pinned: MULTIPLE is judged as a whole.
-                if self.statements == 1 {
-                    self.drop(Effects::SET_SESSION);
-                }
+                self.drop(Effects::SET_SESSION);
             }
             Some(Command::Prepare) if second && is(word, "TRANSACTION") => {
                 self.drop(Effects::PREPARE);

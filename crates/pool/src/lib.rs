@@ -15,9 +15,11 @@
 //! the pool is paused; active, idle, opening and closing slots together never exceed `max`, except those left
 //! over from before `max` was lowered, which go as they come back.
 
+mod answers;
 mod queue;
 mod slots;
 
+pub use answers::{Acquired, CloseReason, Released};
 pub use queue::Ticket;
 pub use slots::ServerId;
 
@@ -54,73 +56,6 @@ impl Default for Limits {
 /// A client, as the caller numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(pub u64);
-
-/// Answer to [`Pool::acquire`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acquired {
-    /// The client has this server now.
-    Server(ServerId),
-    /// The client waits.
-    Queued {
-        /// Its place, for [`Pool::cancel`].
-        ticket: Ticket,
-        /// The caller starts opening a server in this slot.
-        open: Option<ServerId>,
-    },
-}
-
-/// What becomes of a server that came free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Released {
-    /// It lies idle in the pool.
-    Idle,
-    /// It is checked out again, by the oldest waiter.
-    Next {
-        /// Who has it now.
-        client: ClientId,
-        /// The ticket that was served.
-        ticket: Ticket,
-        /// How long that client waited.
-        waited_us: u64,
-    },
-    /// The caller closes it and then calls [`Pool::closed`].
-    Close(CloseReason),
-}
-
-/// Why a server connection is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum CloseReason {
-    /// Idle for too long.
-    Idle,
-    /// Too old.
-    Lifetime,
-    /// The connection failed, or its state is in doubt.
-    Error,
-    /// Its session could not be reset.
-    ResetFailed,
-    /// The limits changed, or an administrator asked.
-    Admin,
-    /// Its client left in the middle of something.
-    Abandoned,
-}
-
-impl CloseReason {
-    /// All reasons, in the order of their discriminants.
-    pub const ALL: [CloseReason; 6] =
-        [Self::Idle, Self::Lifetime, Self::Error, Self::ResetFailed, Self::Admin, Self::Abandoned];
-
-    /// The value of the label `reason` in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Lifetime => "lifetime",
-            Self::Error => "error",
-            Self::ResetFailed => "reset_failed",
-            Self::Admin => "admin",
-            Self::Abandoned => "abandoned",
-        }
-    }
-}
 
 /// What a sweep asks the caller to do. The caller clears and reuses it.
 #[derive(Clone, Debug, Default)]
@@ -201,12 +136,13 @@ impl Pool {
 
     /// Asks for a server. Most recently used first, so that the surplus can age and go.
     pub fn acquire(&mut self, client: ClientId, now_us: u64) -> Acquired {
-        if !self.paused && self.queue.is_empty() {
-            if let Some(server) = self.slots.pop_idle() {
-                self.slots.lend(server, now_us);
-                self.note(now_us);
-                return Acquired::Server(server);
-            }
+        if !self.paused
+            && self.queue.is_empty()
+            && let Some(server) = self.slots.last_idle()
+        {
+            self.slots.lend(server, now_us);
+            self.note(now_us);
+            return Acquired::Server(server);
         }
         let ticket = self.queue.push(client, now_us);
         let open = self.wanted().then(|| self.slots.open(now_us));
@@ -259,7 +195,8 @@ impl Pool {
     }
 
     /// Looks at the clock: waiters past the acquire time-out, idle servers past their time, servers missing
-    /// for `min` or for waiters. `jitter` is any number; it spreads lifetimes. Adds to `swept`.
+    /// for `min` or for waiters. `jitter` is any number, best
+    /// the same at each call: it spreads the lifetimes of servers. Adds to `swept`.
     pub fn sweep(&mut self, now_us: u64, jitter: u64, swept: &mut Swept) {
         let timeout_us = self.limits.acquire_timeout_us;
         while timeout_us > 0 && !self.paused {
@@ -295,7 +232,7 @@ impl Pool {
     pub fn resume(&mut self, now_us: u64, swept: &mut Swept) {
         self.paused = false;
         while !self.queue.is_empty() {
-            let Some(server) = self.slots.pop_idle() else { break };
+            let Some(server) = self.slots.last_idle() else { break };
             if let Some((ticket, client, waited_us)) = self.queue.pop(now_us) {
                 self.slots.lend(server, now_us);
                 swept.granted.push((server, client, ticket, waited_us));

@@ -73,7 +73,7 @@ impl Slots {
     }
 
     /// The most recently used idle server; the caller lends it at once.
-    pub fn pop_idle(&mut self) -> Option<ServerId> {
+    pub fn last_idle(&self) -> Option<ServerId> {
         self.idle.last().copied()
     }
 

@@ -1,5 +1,5 @@
 //! Random lives of a pool, from a seed that is printed. Set POOLWRIGHT_SEED to repeat one.
-#![allow(clippy::unwrap_used, missing_docs, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::print_stdout, clippy::disallowed_methods)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

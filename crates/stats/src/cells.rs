@@ -4,11 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::histogram::{BOUNDS_US, CHUNKS, EXTRA_BOUNDS_MAX, STEPS, index_of};
 use crate::ring::Ring;
 use crate::{Counts, Histogram, LIMIT_US};
+
+/// Memory that is allocated at first use, in a field.
+///
+/// The type is barred from pure crates because it makes statics possible; none is made here.
+#[allow(clippy::disallowed_types)]
+pub(crate) type Lazy<T> = std::sync::OnceLock<T>;
 
 /// One statement that ended.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,7 +81,7 @@ type Chunk = Box<[Counter; STEPS]>;
 /// [`Histogram`] as it is written: octaves are allocated when first met.
 #[derive(Debug)]
 pub(crate) struct HistogramCells {
-    chunks: [OnceLock<Chunk>; CHUNKS],
+    chunks: [Lazy<Chunk>; CHUNKS],
     classic: [Counter; BOUNDS_US.len() + EXTRA_BOUNDS_MAX + 1],
     sum_us: Counter,
     max_us: Counter,
@@ -84,7 +90,7 @@ pub(crate) struct HistogramCells {
 impl Default for HistogramCells {
     fn default() -> Self {
         Self {
-            chunks: [const { OnceLock::new() }; CHUNKS],
+            chunks: [const { Lazy::new() }; CHUNKS],
             classic: Default::default(),
             sum_us: Counter::default(),
             max_us: Counter::default(),
@@ -123,7 +129,7 @@ impl HistogramCells {
 
 /// Errors by class of SQLSTATE: two characters of 36.
 #[derive(Debug, Default)]
-pub(crate) struct ErrorCells(OnceLock<Box<[Counter]>>);
+pub(crate) struct ErrorCells(Lazy<Box<[Counter]>>);
 
 impl ErrorCells {
     pub fn count(&self, sqlstate: [u8; 5]) {
@@ -185,21 +191,20 @@ pub(crate) struct PoolCells {
     pub transaction_idle: HistogramCells,
     pub connect: HistogramCells,
     pub checkouts: Ring,
-    fingerprints: OnceLock<Box<[FingerprintPage]>>,
+    fingerprints: Lazy<Box<[FingerprintPage]>>,
 }
 
 const PAGE: usize = 64;
 
-type FingerprintPage = OnceLock<Box<[OnceLock<Box<FingerprintCells>>; PAGE]>>;
+type FingerprintPage = Lazy<Box<[Lazy<Box<FingerprintCells>>; PAGE]>>;
 
 impl PoolCells {
     /// The cells of the fingerprint in `slot`; slots above `slots_max` are 0, `other`.
     pub fn fingerprint(&self, slot: u32, slots_max: u32) -> &FingerprintCells {
         let slot = if slot > slots_max { 0 } else { slot as usize };
-        let pages = self
-            .fingerprints
-            .get_or_init(|| (0..=slots_max as usize / PAGE).map(|_| OnceLock::new()).collect());
-        let page = pages[slot / PAGE].get_or_init(|| Box::new([const { OnceLock::new() }; PAGE]));
+        let pages =
+            self.fingerprints.get_or_init(|| (0..=slots_max as usize / PAGE).map(|_| Lazy::new()).collect());
+        let page = pages[slot / PAGE].get_or_init(|| Box::new([const { Lazy::new() }; PAGE]));
         page[slot % PAGE].get_or_init(Box::default)
     }
 
@@ -240,7 +245,7 @@ pub(crate) struct FingerprintCells {
     pub offset_max: Counter,
     pub offset_sum: Counter,
     pub offset_climbing: Counter,
-    pub binds: OnceLock<Box<BindCells>>,
+    pub binds: Lazy<Box<BindCells>>,
 }
 
 /// Memory of bind values: no value, only parts of keyed hashes.

@@ -1,9 +1,9 @@
 //! The shards of all workers, and how they become a [`Snapshot`](crate::Snapshot).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use crate::cells::{Execution, FingerprintCells, HistogramCells, Outcome, PoolCells};
+use crate::cells::{Execution, FingerprintCells, HistogramCells, Lazy, Outcome, PoolCells};
 use crate::histogram::{all_bounds, extra_bounds};
 use crate::{CHECKOUTS_MAX, Depth, FingerprintSnapshot, Histogram, PoolSnapshot};
 
@@ -28,7 +28,7 @@ impl Default for Config {
 
 #[derive(Debug)]
 struct Cells {
-    pools: Box<[OnceLock<Box<PoolCells>>]>,
+    pools: Box<[Lazy<Box<PoolCells>>]>,
     bounds_us: Vec<u64>,
     fingerprints_max: u32,
 }
@@ -64,7 +64,7 @@ impl Registry {
         let extra_us = extra_bounds(&config.extra_bounds_us);
         let cells = || {
             Arc::new(Cells {
-                pools: (0..config.pools).map(|_| OnceLock::new()).collect(),
+                pools: (0..config.pools).map(|_| Lazy::new()).collect(),
                 bounds_us: all_bounds(&extra_us),
                 fingerprints_max: config.fingerprints_max,
             })

@@ -1,9 +1,9 @@
 //! The newest checkouts of one pool on one worker.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::CheckoutRecord;
+use crate::cells::Lazy;
 
 const CHUNK: usize = 1024;
 const CHUNKS: usize = 32;
@@ -11,7 +11,7 @@ const CHUNKS: usize = 32;
 /// A ring of records; its memory grows with use, 16 bytes a record, to 512 KB.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    chunks: [OnceLock<Box<[Record]>>; CHUNKS],
+    chunks: [Lazy<Box<[Record]>>; CHUNKS],
     written: AtomicU64,
 }
 
@@ -24,7 +24,7 @@ struct Record {
 
 impl Default for Ring {
     fn default() -> Self {
-        Self { chunks: [const { OnceLock::new() }; CHUNKS], written: AtomicU64::new(0) }
+        Self { chunks: [const { Lazy::new() }; CHUNKS], written: AtomicU64::new(0) }
     }
 }
 

@@ -83,6 +83,48 @@ fn series_are_bounded_and_sums_exact() {
     assert!((rows.iter().sum::<f64>() - 10_000.0).abs() < 0.5);
 }
 
+/// Names of our metrics in a text, without the suffixes of histograms.
+fn names(text: &str) -> std::collections::BTreeSet<String> {
+    text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'))
+        .filter(|word| word.starts_with("poolwright_") || word.starts_with("process_"))
+        .map(|word| {
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| word.strip_suffix(suffix));
+            base.unwrap_or(word).to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn dashboard_and_rules_use_metrics_that_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let known = names(&metrics::render(&sample(1)));
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(root.join("grafana/poolwright.json")).unwrap())
+            .unwrap();
+    let mut used = String::new();
+    let mut open = vec![&dashboard];
+    while let Some(value) = open.pop() {
+        match value {
+            serde_json::Value::Object(fields) => {
+                used.extend(
+                    fields.get("expr").and_then(|expr| expr.as_str()).map(|expr| format!("{expr}\n")),
+                );
+                open.extend(fields.values());
+            }
+            serde_json::Value::Array(values) => open.extend(values),
+            _ => {}
+        }
+    }
+    for line in std::fs::read_to_string(root.join("prometheus/rules/poolwright.yml")).unwrap().lines() {
+        // Names with colons are recorded by the rules themselves.
+        used.extend(
+            line.split_whitespace().filter(|word| !word.contains(':')).map(|word| format!("{word}\n")),
+        );
+    }
+    let unknown: Vec<String> = names(&used).into_iter().filter(|name| !known.contains(name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
 #[derive(Default)]
 struct Fixed(Mutex<Vec<(String, String)>>);
 
