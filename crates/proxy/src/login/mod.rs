@@ -133,10 +133,15 @@ impl Login {
         let settings = Arc::clone(&self.settings.read());
         let pool = settings.pool_named(&startup.database);
         let method = settings.auth;
-        let user =
-            authenticate::client(self, connection, method, pool.map(|(_, pool)| pool), &startup.user).await?;
+        // Who asks for an unknown database proves a password of another pool before hearing which there are.
+        let judge = pool.map(|(_, pool)| pool).or_else(|| {
+            settings.pools.iter().find(|pool| {
+                pool.server.user == startup.user || pool.users.iter().any(|user| user.name == startup.user)
+            })
+        });
+        let user = authenticate::client(self, connection, method, judge, &startup.user).await?;
         let Some((index, pool)) = pool else {
-            return Err(self.unknown_database(&settings, &startup).into());
+            return Err(unknown_database(&settings, &startup).into());
         };
         let mut out = Vec::new();
         wire::craft::frame(&mut out, b'R', |out| out.extend_from_slice(&[0; 4]));
@@ -160,13 +165,6 @@ impl Login {
             session_mode: pool.mode == Mode::Session,
             permit,
         }))
-    }
-
-    fn unknown_database(&self, settings: &Settings, startup: &Startup) -> Refusal {
-        let names: Vec<_> = settings.pools.iter().take(8).map(|pool| pool.name.as_str()).collect();
-        let message =
-            format!("database \"{}\" is not served here; pools: {}", startup.database, names.join(", "));
-        Refusal::new("3D000", "database", message)
     }
 
     fn hand_over(&self, connection: Connection, head: NewClientHead) {
@@ -250,4 +248,11 @@ fn tell_parameters(out: &mut Vec<u8>, server: &[(String, String)], startup: &Sta
         };
         wire::craft::parameter_status(out, name, value);
     }
+}
+
+fn unknown_database(settings: &Settings, startup: &Startup) -> Refusal {
+    let names: Vec<_> = settings.pools.iter().take(8).map(|pool| pool.name.as_str()).collect();
+    let message =
+        format!("database \"{}\" is not served here; pools: {}", startup.database, names.join(", "));
+    Refusal::new("3D000", "database", message)
 }
