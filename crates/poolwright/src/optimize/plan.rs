@@ -50,11 +50,14 @@ pub async fn connect(url: &str) -> Result<Client, String> {
     Ok(client)
 }
 
-/// The server's own words where there are any.
+/// The server's own words where there are any, else the error with its cause.
 pub fn told(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(fault) => format!("{} (SQLSTATE {})", fault.message(), fault.code().code()),
-        None => error.to_string(),
+        None => match std::error::Error::source(error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        },
     }
 }
 
