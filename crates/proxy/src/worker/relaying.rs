@@ -27,8 +27,7 @@ impl State {
 
     pub(super) fn read_client(&mut self, at: usize, closing: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        loop {
-            let Some(client) = self.clients[at].as_mut() else { break };
+        while let Some(client) = self.clients[at].as_mut() {
             let blocked = match client.phase {
                 Phase::Idle => false,
                 Phase::Waiting(_) => client.held.len() > HELD_BYTES,
@@ -164,10 +163,8 @@ impl State {
             self.flush_server(server);
             if let Some(server) = self.servers[server].as_mut() {
                 answered = !server.session.owes();
-                if !answered {
-                    if let Some(since) = server.idle_since_us.take() {
-                        server.idle_us += self.now_us.saturating_sub(since);
-                    }
+                if !answered && let Some(since) = server.idle_since_us.take() {
+                    server.idle_us += self.now_us.saturating_sub(since);
                 }
             }
         }
@@ -258,8 +255,7 @@ impl State {
 
     pub(super) fn read_server(&mut self, at: usize, closing: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        loop {
-            let Some(server) = self.servers[at].as_mut() else { break };
+        while let Some(server) = self.servers[at].as_mut() {
             let blocked = server
                 .client
                 .and_then(|c| self.clients[c].as_ref())
