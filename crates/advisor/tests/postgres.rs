@@ -110,6 +110,7 @@ async fn replacements_are_proven_and_the_doctor_looks() {
 
     let fresh = doctor::examine(&client).await.unwrap();
     assert!(fresh.facts.contains_key("server_version"), "{fresh:#?}");
+    assert_eq!(fresh.facts["statement_timeout"], "0ms", "the session's, not ours");
     let looked: Vec<_> = fresh.skipped.iter().filter(|part| !part.contains("not installed")).collect();
     assert!(looked.is_empty(), "{looked:#?}");
     assert!(fresh.healthy(), "{fresh:#?}");

@@ -14,9 +14,11 @@ const SLOW_MEAN_MS: f64 = 100.0;
 const SLOW_CALLS_MIN: i64 = 10;
 
 pub(super) async fn settings(client: &Client, found: &mut Examination) -> Result<(), AdvisorError> {
+    // Our own transaction sets statement_timeout: the session's is the reset value.
     let rows = client
         .query(
-            "SELECT name::pg_catalog.text, pg_catalog.current_setting(name)::pg_catalog.text \
+            "SELECT name::pg_catalog.text, CASE name WHEN 'statement_timeout' THEN reset_val || 'ms' \
+             ELSE pg_catalog.current_setting(name) END::pg_catalog.text \
              FROM pg_catalog.pg_settings WHERE name IN ('server_version', 'max_connections', \
              'superuser_reserved_connections', 'idle_in_transaction_session_timeout', 'statement_timeout', \
              'idle_session_timeout', 'shared_buffers', 'work_mem', 'effective_cache_size', 'autovacuum', \
