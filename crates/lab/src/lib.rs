@@ -3,6 +3,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod binaries;
+pub mod load;
 pub mod memory;
 pub mod postgres;
+pub mod script;
+pub mod sustained;
 pub mod workload;
