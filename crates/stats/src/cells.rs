@@ -12,7 +12,7 @@ use crate::{Counts, Histogram, LIMIT_US};
 
 /// Memory that is allocated at first use, in a field.
 ///
-/// The type is barred from pure crates because it makes statics possible; none is made here.
+/// Fields only: a pure crate makes no static of it.
 #[allow(clippy::disallowed_types)]
 pub(crate) type Lazy<T> = std::sync::OnceLock<T>;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use stats::{FingerprintSnapshot, Snapshot};
 
-use super::text::{Page, seconds};
+use super::text::{Labels, Page, seconds};
 
 /// Fingerprints of all pools that have series of their own.
 const TOP: usize = 50;
@@ -12,14 +12,14 @@ const TOP: usize = 50;
 /// Longest query text in a label, in characters.
 const QUERY_LIMIT: usize = 120;
 
+/// Writes one fingerprint's part of a family.
+type Write<'a> = &'a dyn Fn(&mut Page, Labels<'_>, &FingerprintSnapshot);
+
 /// Writes the families of fingerprints.
 pub(super) fn write(page: &mut Page, snapshot: &Snapshot) {
     let shown = select(snapshot);
     let labels = |f: &FingerprintSnapshot| [("pool", f.pool.clone()), ("fingerprint", f.id.clone())];
-    let mut each = |name: &str,
-                    kind: &str,
-                    help: &str,
-                    sample: &dyn Fn(&mut Page, &[(&str, &str)], &FingerprintSnapshot)| {
+    let mut each = |name: &str, kind: &str, help: &str, sample: Write<'_>| {
         page.family(name, kind, help);
         for fingerprint in &shown {
             let owned = labels(fingerprint);

@@ -7,6 +7,9 @@ use stats::{Counts, Histogram, PoolSnapshot, Snapshot};
 use super::fingerprints;
 use super::text::{Page, seconds};
 
+/// Name, help, and what a pool has of it.
+type Family<'a, T> = (&'static str, &'static str, fn(&'a PoolSnapshot) -> T);
+
 /// Renders all families that have data.
 pub(super) fn render(snapshot: &Snapshot) -> String {
     let mut page = Page::default();
@@ -49,11 +52,11 @@ fn identity(page: &mut Page, pools: &[PoolSnapshot]) {
 }
 
 /// One value per pool.
-fn per_pool(
+fn per_pool<'a>(
     page: &mut Page,
-    pools: &[PoolSnapshot],
+    pools: &'a [PoolSnapshot],
     (name, kind, help): (&str, &str, &str),
-    value: impl Fn(&PoolSnapshot) -> f64,
+    value: impl Fn(&'a PoolSnapshot) -> f64,
 ) {
     page.family(name, kind, help);
     for pool in pools {
@@ -187,7 +190,7 @@ fn counters(page: &mut Page, snapshot: &Snapshot) {
         &["53", "57"],
         |pool| &pool.errors,
     );
-    let plain: [(&str, &str, fn(&PoolSnapshot) -> f64); 5] = [
+    let plain: [Family<f64>; 5] = [
         ("poolwright_pool_exhausted_total", "Times a pool became exhausted.", |p| p.exhausted_events as f64),
         ("poolwright_pool_exhausted_seconds_total", "Time exhausted.", |p| seconds(p.exhausted_us)),
         ("poolwright_server_connections_created_total", "Server connections made.", |p| p.created as f64),
@@ -214,8 +217,8 @@ fn counters(page: &mut Page, snapshot: &Snapshot) {
     }
 }
 
-fn histograms(page: &mut Page, pools: &[PoolSnapshot]) {
-    let all: [(&str, &str, fn(&PoolSnapshot) -> &Histogram); 6] = [
+fn histograms<'a>(page: &mut Page, pools: &'a [PoolSnapshot]) {
+    let all: [Family<'a, &'a Histogram>; 6] = [
         ("poolwright_acquire_wait_seconds", "Time in the queue.", |pool| &pool.acquire_wait),
         ("poolwright_server_connect_seconds", "Time to connect to PostgreSQL.", |pool| &pool.connect),
         ("poolwright_checkout_seconds", "How long a server was lent.", |pool| &pool.checkout),
