@@ -22,7 +22,7 @@ pub struct Malformed;
 pub fn head(buf: &[u8]) -> Result<Option<Head>, Malformed> {
     let [kind, a, b, c, d, ..] = *buf else { return Ok(None) };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
-    if length < 4 || length >= FRAME_BYTES_MAX {
+    if !(4..FRAME_BYTES_MAX).contains(&length) {
         return Err(Malformed);
     }
     Ok(Some(Head { kind, bytes: length + 1 }))
