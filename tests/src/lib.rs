@@ -117,7 +117,8 @@ impl Site {
     /// One of PostgreSQL's programs, aimed at the pooler by its environment.
     #[must_use]
     pub fn client(&self, name: &str) -> Command {
-        let mut command = Command::new(self.postgres.bin().join(name));
+        let beside = self.postgres.bin().join(name);
+        let mut command = Command::new(if beside.is_file() { beside } else { PathBuf::from(name) });
         self.aim(&mut command);
         command
     }
