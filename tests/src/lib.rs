@@ -15,6 +15,7 @@ use lab::postgres::{StartOptions, Throwaway, USER};
 use tempfile::TempDir;
 
 const READY_LIMIT: Duration = Duration::from_secs(20);
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// The program that cargo built: beside the test's own binary.
 ///
@@ -148,6 +149,28 @@ impl Drop for Site {
     }
 }
 
+/// Waits until `holds`, asking every 20 ms.
+///
+/// # Panics
+/// When it does not within 30 s; `what` says what was waited for.
+pub async fn wait_until(what: &str, holds: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < WAIT_LIMIT, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A client of `url`; its connection runs on the current runtime.
+///
+/// # Panics
+/// When it cannot log in.
+pub async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
 /// Both streams of a finished program as text, for messages.
 #[must_use]
 pub fn said(output: &Output) -> String {
@@ -172,9 +195,10 @@ pub fn drivers_folder() -> PathBuf {
 #[must_use]
 pub fn python() -> PathBuf {
     let venv = drivers_folder().join("venv");
+    let _alone = alone(&venv);
     if !venv.join("ready").exists() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&venv));
-        run(Command::new(venv.join("bin/pip")).args(["install", "-q", "psycopg[binary]", "asyncpg"]));
+        run(Command::new(venv.join("bin/pip")).args(["install", "-q", "psycopg[binary]>=3,<4", "asyncpg<1"]));
         std::fs::write(venv.join("ready"), "").unwrap();
     }
     venv.join("bin/python")
@@ -187,15 +211,23 @@ pub fn python() -> PathBuf {
 #[must_use]
 pub fn node_folder() -> PathBuf {
     let folder = drivers_folder().join("node");
+    let _alone = alone(&folder);
     if !folder.join("ready").exists() {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("package.json"), "{\"private\":true}").unwrap();
         run(Command::new("npm")
-            .args(["install", "--silent", "--no-audit", "--no-fund", "pg"])
+            .args(["install", "--silent", "--no-audit", "--no-fund", "pg@8"])
             .current_dir(&folder));
         std::fs::write(folder.join("ready"), "").unwrap();
     }
     folder
+}
+
+/// A lock beside `path`, held until dropped: tests run at the same time, and one fills the folder for all.
+fn alone(path: &Path) -> std::fs::File {
+    let lock = std::fs::File::create(path.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    lock
 }
 
 fn run(command: &mut Command) {

@@ -1,28 +1,33 @@
 //! Real drivers through Poolwright in transaction mode: more clients than servers, prepared statements, and
 //! consecutive transactions of one client on different backends.
+//!
+//! That a client moves is not left to chance: others hold the server it had, so its next transaction must run on
+//! another.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
-use tests::{Site, node_folder, python, said};
-use tokio_postgres::NoTls;
+use tests::{Site, node_folder, python, said, wait_until};
+use tokio_postgres::{Client, NoTls, Statement};
 
 const LIMITS: &str = "max = 3\nmin = 3";
+const SERVERS: usize = 3;
+const CLIENTS: usize = 8;
 
 fn script(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/drivers").join(name)
 }
 
-/// Runs a driver's script, which prints how many backends one client saw at most.
+/// Runs a driver's script, which prints how many backends there were and whether a client moved.
 fn drive(command: &mut Command) {
     let site = Site::start(LIMITS);
     site.aim(command);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    let backends: usize = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
-    assert!((2..=3).contains(&backends), "one client saw {backends} backends");
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told, serde_json::json!({ "all": SERVERS, "moved": true }));
 }
 
 #[test]
@@ -32,15 +37,6 @@ fn psql_runs_queries() {
     assert!(site.client("psql").args(["-X", "-c", sql]).status().unwrap().success());
     let output = site.client("psql").args(["-XAtc", "SELECT count(*), sum(a) FROM t"]).output().unwrap();
     assert_eq!(said(&output).trim(), "1000|500500");
-}
-
-#[test]
-fn pgbench_runs_simple_queries() {
-    let site = Site::start(LIMITS);
-    assert!(site.client("pgbench").args(["-i", "-q", "-s", "1"]).output().unwrap().status.success());
-    let output = site.client("pgbench").args(["-n", "-c", "8", "-j", "2", "-t", "50"]).output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("actually processed: 400/400"), "{}", said(&output));
 }
 
 #[test]
@@ -62,25 +58,122 @@ fn asyncpg_shares_servers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokio_postgres_shares_servers() {
     let site = Site::start(LIMITS);
-    let url = site.url();
-    let clients = (0..8).map(|number| tokio::spawn(backends_seen(url.clone(), number)));
-    let mut most = 0;
-    for client in clients.collect::<Vec<_>>() {
-        most = most.max(client.await.unwrap());
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let (client, connection) = tokio_postgres::connect(&site.url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let who = client.prepare("SELECT pg_backend_pid(), $1::int").await.unwrap();
+        clients.push((client, who));
     }
-    assert!((2..=3).contains(&most), "one client saw {most} backends");
+    let loads = clients.into_iter().enumerate().map(|(number, (client, who))| {
+        tokio::spawn(async move {
+            let mut seen = BTreeSet::new();
+            for turn in 0..60 {
+                let wanted = number as i32 * 1000 + turn;
+                let row = client.query_one(&who, &[&wanted]).await.unwrap();
+                assert_eq!(row.get::<_, i32>(1), wanted, "an answer meant for somebody else");
+                seen.insert(row.get::<_, i32>(0));
+            }
+            (client, who, seen)
+        })
+    });
+    let (mut clients, mut all) = (Vec::new(), BTreeSet::new());
+    for load in loads.collect::<Vec<_>>() {
+        let (client, who, seen) = load.await.unwrap();
+        all.extend(seen);
+        clients.push((client, who));
+    }
+    let first = backend(&clients[0]).await;
+    let mut held = Vec::new();
+    for other in &clients[1..=SERVERS] {
+        other.0.batch_execute("BEGIN").await.unwrap();
+        held.push(backend(other).await);
+    }
+    for (other, _) in clients[1..=SERVERS].iter().zip(&held).filter(|(_, pid)| **pid != first) {
+        other.0.batch_execute("COMMIT").await.unwrap();
+    }
+    let second = backend(&clients[0]).await;
+    assert_ne!(first, second);
+    all.extend(held.iter().chain([&first, &second]));
+    assert_eq!(all.len(), SERVERS);
 }
 
-async fn backends_seen(url: String, number: i32) -> usize {
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    let statement = client.prepare("SELECT pg_backend_pid(), $1::int").await.unwrap();
-    let mut seen = BTreeSet::new();
-    for turn in 0..60 {
-        let wanted = number * 1000 + turn;
-        let row = client.query_one(&statement, &[&wanted]).await.unwrap();
-        assert_eq!(row.get::<_, i32>(1), wanted, "an answer meant for somebody else");
-        seen.insert(row.get::<_, i32>(0));
-    }
-    seen.len()
+async fn backend((client, who): &(Client, Statement)) -> i32 {
+    client.query_one(who, &[&0]).await.unwrap().get(0)
+}
+
+/// pgbench prepares by the blocking PQprepare, one call a thread: with fewer threads than clients, the clients that
+/// hold all servers could wait for a thread that waits for a server. Hence a thread for each client.
+fn pgbench(mode: &str) {
+    let site = Site::start(LIMITS);
+    let clients = CLIENTS.to_string();
+    assert!(site.client("pgbench").args(["-i", "-q", "-s", "1"]).output().unwrap().status.success());
+    let output = site
+        .client("pgbench")
+        .args(["-n", "-M", mode, "-c", &clients, "-j", &clients, "-t", "50"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("actually processed: 400/400"), "{}", said(&output));
+    let told = said(&output);
+    assert!(!told.contains("number of failed transactions: ") || told.contains("transactions: 0 "), "{told}");
+    pgbench_moves(&site, mode);
+}
+
+/// All clients run the same statement twice: with only server A free, and, after the gate, with only server B free.
+fn pgbench_moves(site: &Site, mode: &str) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let gate = tempfile::tempdir().unwrap();
+    let file = gate.path().join("moves.sql");
+    let open = gate.path().join("open");
+    let text = format!(
+        "INSERT INTO seen VALUES (:client_id, pg_backend_pid());\n\
+         \\shell n=0; until [ -e {} ] || [ $n -gt 2000 ]; do sleep 0.02; n=$((n + 1)); done\n",
+        open.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    runtime.block_on(async {
+        let mut holders = Vec::new();
+        for _ in 0..SERVERS {
+            holders.push(tests::connect(&site.url()).await);
+        }
+        holders[0].batch_execute("CREATE TABLE seen (client int, pid int)").await.unwrap();
+        for holder in &holders {
+            holder.batch_execute("BEGIN").await.unwrap();
+        }
+        holders[0].batch_execute("COMMIT").await.unwrap();
+        let clients = CLIENTS.to_string();
+        let mut command = site.client("pgbench");
+        command.args(["-n", "-M", mode, "-c", &clients, "-j", &clients, "-t", "2", "-f"]).arg(&file);
+        let running = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let watcher = tests::connect(&site.postgres.url("postgres")).await;
+        let count = async |sql: &str| watcher.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
+        wait_until("all clients had their first turn", async || {
+            count("SELECT count(*) FROM seen").await == CLIENTS as i64
+        })
+        .await;
+        holders[0].batch_execute("BEGIN").await.unwrap();
+        holders[1].batch_execute("COMMIT").await.unwrap();
+        std::fs::write(&open, "").unwrap();
+        let output = running.await.unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        let moved =
+            "SELECT count(*) FROM (SELECT client FROM seen GROUP BY client HAVING count(DISTINCT pid) = 2) m";
+        assert_eq!(count(moved).await, CLIENTS as i64);
+    });
+}
+
+#[test]
+fn pgbench_simple() {
+    pgbench("simple");
+}
+
+#[test]
+fn pgbench_extended() {
+    pgbench("extended");
+}
+
+#[test]
+fn pgbench_prepared() {
+    pgbench("prepared");
 }
