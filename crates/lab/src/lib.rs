@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod binaries;
+pub mod kept;
 pub mod load;
 pub mod memory;
 pub mod postgres;

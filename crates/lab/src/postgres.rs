@@ -7,15 +7,14 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 use tempfile::TempDir;
 
 use crate::binaries::{self, Account};
+use crate::kept::Kept;
 
 /// The superuser of a throwaway PostgreSQL.
 pub const USER: &str = "poolwright";
@@ -68,14 +67,7 @@ pub struct Throwaway {
     settings: Vec<(String, String)>,
     port: u16,
     password: String,
-    server: Option<Server>,
-}
-
-/// The postmaster, and the thread that started it: the kernel kills the postmaster when that thread ends, so it
-/// stays until the postmaster is gone.
-struct Server {
-    pid: u32,
-    keeper: JoinHandle<()>,
+    server: Option<Kept>,
 }
 
 impl Throwaway {
@@ -134,7 +126,7 @@ impl Throwaway {
     /// Process id of the postmaster, 0 when stopped.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.server.as_ref().map_or(0, |server| server.pid)
+        self.server.as_ref().map_or(0, Kept::pid)
     }
 
     /// Folder of its Unix socket and its files.
@@ -244,7 +236,8 @@ impl Throwaway {
         }
         let errors = log.try_clone().map_err(io_error("make the log"))?;
         command.stdout(log).stderr(errors);
-        self.server = Some(keep(command).map_err(io_error("start postgres"))?);
+        // SIGQUIT is PostgreSQL's immediate shutdown.
+        self.server = Some(Kept::start(command, libc::SIGQUIT).map_err(io_error("start postgres"))?);
         self.wait_until_ready()
     }
 
@@ -258,7 +251,7 @@ impl Throwaway {
             if ready {
                 return Ok(());
             }
-            let gone = self.server.as_ref().is_none_or(|server| server.keeper.is_finished());
+            let gone = self.server.as_ref().is_none_or(|server| !server.is_running());
             if gone || started.elapsed() > START_LIMIT {
                 let output = tail(&fs::read_to_string(self.log()).unwrap_or_default());
                 self.end(libc::SIGQUIT);
@@ -269,19 +262,9 @@ impl Throwaway {
     }
 
     fn end(&mut self, signal: i32) {
-        let Some(server) = self.server.take() else { return };
-        send(server.pid, signal);
-        let asked = Instant::now();
-        while !server.keeper.is_finished() {
-            if asked.elapsed() > STOP_LIMIT {
-                send(server.pid, libc::SIGQUIT);
-            }
-            if asked.elapsed() > 2 * STOP_LIMIT {
-                send(server.pid, libc::SIGKILL);
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        if let Some(server) = self.server.take() {
+            server.end(&[signal, libc::SIGQUIT], STOP_LIMIT);
         }
-        let _ = server.keeper.join();
     }
 }
 
@@ -290,45 +273,6 @@ impl Drop for Throwaway {
         // The data is deleted next: nothing is worth a checkpoint.
         self.end(libc::SIGQUIT);
     }
-}
-
-/// Starts `command` on a thread of its own that waits for it; the child is told to end when that thread does.
-fn keep(mut command: Command) -> io::Result<Server> {
-    die_with_parent(&mut command);
-    let (tell, told) = mpsc::channel();
-    let keeper = std::thread::Builder::new().name("postgres keeper".into()).spawn(move || {
-        let child = command.spawn();
-        let pid = child.as_ref().map(Child::id).map_err(|e| io::Error::new(e.kind(), e.to_string()));
-        if tell.send(pid).is_ok()
-            && let Ok(mut child) = child
-        {
-            let _ = child.wait();
-        }
-    })?;
-    let pid = told.recv().map_err(io::Error::other)??;
-    Ok(Server { pid, keeper })
-}
-
-/// Asks the kernel to send SIGQUIT (PostgreSQL's immediate shutdown) when the thread that starts the child ends.
-#[allow(unsafe_code)]
-fn die_with_parent(command: &mut Command) {
-    // SAFETY: prctl is async-signal-safe; the closure touches no memory of the parent.
-    unsafe {
-        command.pre_exec(|| {
-            #[cfg(target_os = "linux")]
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGQUIT);
-            // A Ctrl-C at the terminal is for us alone; we end the server in our own order.
-            libc::setpgid(0, 0);
-            Ok(())
-        });
-    }
-}
-
-#[allow(unsafe_code)]
-fn send(pid: u32, signal: i32) {
-    let Ok(pid) = i32::try_from(pid) else { return };
-    // SAFETY: kill takes any numbers; the keeper has not reaped the child while it is not finished.
-    unsafe { libc::kill(pid, signal) };
 }
 
 fn free_port() -> Result<u16, StartError> {
