@@ -3,6 +3,8 @@
 
 pub mod child;
 pub mod example;
+pub mod panels;
 pub mod plan;
+pub mod prometheus;
 pub mod settings;
 pub mod verdict;

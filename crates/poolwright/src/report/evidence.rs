@@ -85,6 +85,17 @@ pub struct CurvePoint {
 pub struct PanelSeries {
     /// The panel's title.
     pub panel: String,
-    /// (seconds from the start, value).
+    /// Unit of its values; empty for plain counts.
+    pub unit: String,
+    /// Its lines, at most six.
+    pub lines: Vec<PanelLine>,
+}
+
+/// One line of a panel.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PanelLine {
+    /// Its name in the legend; empty where it is the only one.
+    pub name: String,
+    /// (seconds from the start, value), ascending.
     pub points: Vec<(f64, f64)>,
 }

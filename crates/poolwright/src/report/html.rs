@@ -137,8 +137,13 @@ fn panels(evidence: &Evidence) -> Vec<(String, String)> {
             let chart = Chart {
                 title: panel.panel.clone(),
                 x_label: "seconds".into(),
+                y_label: panel.unit.clone(),
                 marks: marks(evidence),
-                series: vec![Series { name: panel.panel.clone(), points: panel.points.clone() }],
+                series: panel
+                    .lines
+                    .iter()
+                    .map(|line| Series { name: line.name.clone(), points: line.points.clone() })
+                    .collect(),
                 ..Chart::default()
             };
             (panel.panel.clone(), chart.svg())

@@ -261,16 +261,19 @@ pub struct Finding {
     pub applied: bool,
 }
 
-/// One panel of the dashboard, asked of Prometheus before and after.
+/// One line of one panel of the dashboard, asked of Prometheus before and after.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Panel {
-    /// The panel's title.
+    /// The panel's title; where it has several lines, with the line's name behind a colon.
     pub panel: String,
-    /// Its PromQL.
+    /// Unit of the two numbers; empty for plain counts.
+    #[serde(default)]
+    pub unit: String,
+    /// Its PromQL as it was sent: variables filled in, ranges as long as the windows measured.
     pub expr: String,
-    /// Its value at the end of the baseline; null when Prometheus had none.
+    /// Its value at the end of the baseline's run at the target's rate; null when Prometheus had none.
     pub before: Option<f64>,
-    /// Its value at the end of verify.
+    /// Its value at the end of verify's.
     pub after: Option<f64>,
 }
 
