@@ -11,7 +11,7 @@ use std::future::Future;
 
 use futures_util::future::join_all;
 use libc::{c_long, pid_t};
-use tests::{Site, connect};
+use tests::{Site, connect, wait_until};
 use tokio_postgres::{Client, Statement};
 use tracer::{Calls, Tracer};
 
@@ -121,26 +121,30 @@ async fn load(clients: &[Prepared], protocol: Protocol) {
     .await;
 }
 
-/// Acquires of servers that ended this way, from the metrics.
-fn acquires(site: &Site, result: &str) -> u64 {
+/// Value of the metric whose line begins so and has this label value.
+fn metric(site: &Site, name: &str, label: &str) -> u64 {
     let metrics = site.http("/metrics");
-    let line = metrics.lines().find(|line| {
-        line.starts_with("poolwright_acquires_total{") && line.contains(&format!("\"{result}\""))
-    });
+    let label = format!("\"{label}\"");
+    let line = metrics.lines().find(|line| line.starts_with(&format!("{name}{{")) && line.contains(&label));
     line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
 async fn four_calls(protocol: Protocol) {
     let site = Site::start(LIMITS);
+    // A server that opens meanwhile would take the worker's lock from it for a moment.
+    wait_until("all servers are open", async || {
+        metric(&site, "poolwright_server_connections", "idle") == SERVERS
+    })
+    .await;
     let one = clients(&site, 1).await;
     let calls = calls_during(&site, load(&one, protocol)).await;
     assert_four_each(&calls, TURNS);
 
     let many = clients(&site, CLIENTS).await;
-    let waited = acquires(&site, "waited");
+    let waited = metric(&site, "poolwright_acquires_total", "waited");
     let calls = calls_during(&site, load(&many, protocol)).await;
     assert_four_each(&calls, CLIENTS * TURNS);
-    let waited = acquires(&site, "waited") - waited;
+    let waited = metric(&site, "poolwright_acquires_total", "waited") - waited;
     assert!(waited > (CLIENTS - SERVERS) * TURNS / 2, "only {waited} transactions had to queue");
 }
 
