@@ -1,4 +1,4 @@
-//! A child process that does not outlive us, however we end.
+//! A child process that does not outlive us, however we end; unless it shall.
 //!
 //! The kernel's parent-death signal follows the *thread* that started the child, not the process (prctl(2),
 //! PR_SET_PDEATHSIG). So each child gets a thread of its own, which starts it, waits for it and ends with it.
@@ -22,12 +22,12 @@ pub struct Kept {
 
 impl Kept {
     /// Starts `command` in a process group of its own (a Ctrl-C at the terminal is for us alone; we end our children
-    /// in our own order). The child gets `death_signal` when this process dies, on Linux.
+    /// in our own order). The child gets `death_signal` when this process dies, on Linux; with `None` it lives on.
     ///
     /// # Errors
     /// The child or its thread cannot be started.
-    pub fn start(mut command: Command, death_signal: i32) -> io::Result<Self> {
-        die_with_parent(&mut command, death_signal);
+    pub fn start(mut command: Command, death_signal: Option<i32>) -> io::Result<Self> {
+        prepare(&mut command, death_signal);
         let (tell, told) = mpsc::channel();
         let keeper = std::thread::Builder::new().name("child keeper".into()).spawn(move || {
             let child = command.spawn();
@@ -78,13 +78,13 @@ impl Kept {
 }
 
 #[allow(unsafe_code)]
-fn die_with_parent(command: &mut Command, death_signal: i32) {
+fn prepare(command: &mut Command, death_signal: Option<i32>) {
     let parent = std::process::id();
     // SAFETY: prctl, getppid and setpgid are async-signal-safe; the closure touches no memory of the parent.
     unsafe {
         command.pre_exec(move || {
             #[cfg(target_os = "linux")]
-            {
+            if let Some(death_signal) = death_signal {
                 libc::prctl(libc::PR_SET_PDEATHSIG, death_signal);
                 // The parent may have died before the call above: then nobody is left to send the signal.
                 if u32::try_from(libc::getppid()).ok() != Some(parent) {
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn ends_when_told() {
-        let kept = Kept::start(sleeper(), libc::SIGTERM).unwrap();
+        let kept = Kept::start(sleeper(), Some(libc::SIGTERM)).unwrap();
         assert!(kept.is_running());
         let status = kept.end(&[libc::SIGTERM], Duration::from_secs(10)).unwrap();
         assert_eq!(status.signal(), Some(libc::SIGTERM));
@@ -128,7 +128,7 @@ mod tests {
         let deaf = folder.path().join("deaf");
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("trap '' TERM; : >'{}'; while :; do sleep 0.1; done", deaf.display()));
-        let kept = Kept::start(command, libc::SIGTERM).unwrap();
+        let kept = Kept::start(command, Some(libc::SIGTERM)).unwrap();
         let began = Instant::now();
         while !deaf.exists() {
             assert!(began.elapsed() < Duration::from_secs(10), "the shell does not start");
@@ -140,14 +140,14 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_an_error() {
-        assert!(Kept::start(Command::new("/nowhere/at all"), libc::SIGTERM).is_err());
+        assert!(Kept::start(Command::new("/nowhere/at all"), None).is_err());
     }
 
     /// Run by the next test in a process of its own.
     #[test]
     #[ignore = "the parent that the next test kills"]
     fn parent_that_is_killed() {
-        let kept = Kept::start(sleeper(), libc::SIGTERM).unwrap();
+        let kept = Kept::start(sleeper(), Some(libc::SIGTERM)).unwrap();
         // The test harness captures println; a file descriptor of our own tells the pid.
         use std::io::Write;
         let _ = writeln!(std::io::stderr(), "child {}", kept.pid());

@@ -28,6 +28,8 @@ pub struct StartOptions {
     pub bin: Option<PathBuf>,
     /// Extra lines for postgresql.conf, for tests only.
     pub settings: Vec<(String, String)>,
+    /// It may be left running with [`Throwaway::keep`]; else it dies with this program, however that ends.
+    pub outlives: bool,
 }
 
 /// Why no PostgreSQL could be started.
@@ -59,12 +61,13 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::Io { what, source }
 }
 
-/// A running PostgreSQL that is stopped and deleted when dropped, and killed when this program dies.
+/// A running PostgreSQL that is stopped and deleted when dropped, and stopped when this program dies.
 pub struct Throwaway {
     folder: Option<TempDir>,
     bin: PathBuf,
     account: Option<Account>,
     settings: Vec<(String, String)>,
+    outlives: bool,
     port: u16,
     password: String,
     server: Option<Kept>,
@@ -90,6 +93,7 @@ impl Throwaway {
             bin,
             account,
             settings: options.settings.clone(),
+            outlives: options.outlives,
             port: free_port()?,
             password,
             server: None,
@@ -165,7 +169,8 @@ impl Throwaway {
         self.launch()
     }
 
-    /// Leaves it running and its folder in place; gives the folder.
+    /// Leaves it running and its folder in place; gives the folder. Only with [`StartOptions::outlives`] does it
+    /// run on when this program has ended.
     #[must_use]
     pub fn keep(mut self) -> PathBuf {
         self.server = None;
@@ -237,7 +242,8 @@ impl Throwaway {
         let errors = log.try_clone().map_err(io_error("make the log"))?;
         command.stdout(log).stderr(errors);
         // SIGQUIT is PostgreSQL's immediate shutdown.
-        self.server = Some(Kept::start(command, libc::SIGQUIT).map_err(io_error("start postgres"))?);
+        let death_signal = (!self.outlives).then_some(libc::SIGQUIT);
+        self.server = Some(Kept::start(command, death_signal).map_err(io_error("start postgres"))?);
         self.wait_until_ready()
     }
 

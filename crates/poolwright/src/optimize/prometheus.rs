@@ -6,7 +6,7 @@
 //! run goes on without. [`super::panels::ask`] asks it what the dashboard would. All calls block.
 //!
 //! ```text
-//! let prometheus = Prometheus::start(&settings.metrics, Duration::from_secs(1))?;
+//! let prometheus = Prometheus::start(&settings.metrics, Duration::from_secs(1), false)?;
 //! … the phases; each run at the target's rate leaves a Window { phase, from_s, to_s } …
 //! let answers = panels::ask(&prometheus, began_s, now_s, &windows)?;
 //! report.prometheus = answers.panels;      evidence.panels = answers.charts;
@@ -78,7 +78,7 @@ pub struct Series {
 #[derive(Debug)]
 pub struct Prometheus {
     child: Option<Kept>,
-    folder: TempDir,
+    folder: Option<TempDir>,
     address: String,
     scrape: Duration,
     agent: ureq::Agent,
@@ -94,15 +94,16 @@ impl Prometheus {
             .find(|program| program.is_file())
     }
 
-    /// Starts it; it scrapes `metrics` (`address:port`) every `scrape`, a whole number of seconds.
+    /// Starts it; it scrapes `metrics` (`address:port`) every `scrape`, a whole number of seconds. With `outlives`
+    /// it may be left running with [`Prometheus::leave_running`]; else it dies with this program, however that ends.
     ///
     /// # Errors
     /// See [`StartError`]; nothing is left behind.
-    pub fn start(metrics: &str, scrape: Duration) -> Result<Self, StartError> {
+    pub fn start(metrics: &str, scrape: Duration, outlives: bool) -> Result<Self, StartError> {
         let program = Self::program().ok_or(StartError::Missing)?;
         let mut failed = StartError::Missing;
         for _attempt in 0..ATTEMPTS {
-            match Self::start_once(&program, metrics, scrape) {
+            match Self::start_once(&program, metrics, scrape, outlives) {
                 Ok(started) => return Ok(started),
                 Err(error @ StartError::Ended(_)) => failed = error,
                 Err(error) => return Err(error),
@@ -111,7 +112,12 @@ impl Prometheus {
         Err(failed)
     }
 
-    fn start_once(program: &Path, metrics: &str, scrape: Duration) -> Result<Self, StartError> {
+    fn start_once(
+        program: &Path,
+        metrics: &str,
+        scrape: Duration,
+        outlives: bool,
+    ) -> Result<Self, StartError> {
         let folder = tempfile::Builder::new().prefix("poolwright-prometheus-").tempdir()?;
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("prometheus.yml"), configuration(metrics, scrape))?;
@@ -128,7 +134,7 @@ impl Prometheus {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let child = Kept::start(command, libc::SIGTERM)?;
+        let child = Kept::start(command, (!outlives).then_some(libc::SIGTERM))?;
         // Its errors come with a JSON body that says more than the status.
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(ANSWER_MAX))
@@ -136,7 +142,7 @@ impl Prometheus {
             .build()
             .into();
         let address = format!("http://127.0.0.1:{port}");
-        let started = Self { child: Some(child), folder, address, scrape, agent };
+        let started = Self { child: Some(child), folder: Some(folder), address, scrape, agent };
         started.wait_until_ready()?;
         Ok(started)
     }
@@ -157,7 +163,8 @@ impl Prometheus {
     }
 
     fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let folder = self.folder.as_ref().map_or(Path::new(""), TempDir::path);
+        let text = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
         let lines: Vec<&str> = text.trim().lines().collect();
         lines[lines.len().saturating_sub(4)..].join("\n")
     }
@@ -175,6 +182,13 @@ impl Prometheus {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Kept::pid)
+    }
+
+    /// Leaves it running and its folder in place, for `--keep`; gives its process id and the folder.
+    pub fn leave_running(mut self) -> (u32, PathBuf) {
+        let pid = self.pid();
+        self.child = None;
+        (pid, self.folder.take().map(TempDir::keep).unwrap_or_default())
     }
 
     /// Its version, for example `2.42.0`.

@@ -104,7 +104,7 @@ async fn a_real_prometheus_tells_before_from_after() {
     });
     let server = tokio::spawn(http::serve_source(listener, source.clone()));
     let asked = tokio::task::spawn_blocking(move || {
-        let prometheus = Prometheus::start(&metrics, Duration::from_secs(1)).unwrap();
+        let prometheus = Prometheus::start(&metrics, Duration::from_secs(1), false).unwrap();
         assert!(prometheus.version().unwrap().contains('.'));
         let wrong = prometheus.query("sum(", unix_s()).unwrap_err().to_string();
         assert!(wrong.contains("parse error"), "{wrong}");
