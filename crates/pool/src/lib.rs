@@ -194,6 +194,16 @@ impl Pool {
         left
     }
 
+    /// Empties the queue, for want of a server for good: client, ticket and how long each waited, oldest first.
+    pub fn dismiss(&mut self, now_us: u64) -> Vec<(ClientId, Ticket, u64)> {
+        let mut left = Vec::new();
+        while let Some((ticket, client, waited_us)) = self.queue.pop(now_us) {
+            left.push((client, ticket, waited_us));
+        }
+        self.note(now_us);
+        left
+    }
+
     /// Looks at the clock: waiters past the acquire time-out, idle servers past their time, servers missing
     /// for `min` or for waiters. `jitter` is any number, best
     /// the same at each call: it spreads the lifetimes of servers. Adds to `swept`.

@@ -155,6 +155,32 @@ impl ConnectFault {
         Self { sqlstate: *sqlstate, message: message.into() }
     }
 
+    /// True when trying again is no use until somebody changes something: a wrong password or database, or no
+    /// PostgreSQL at that address. The others (refused, starting up, too many connections) may pass.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        matches!(&self.sqlstate, b"3D000" | b"42501" | b"08P01" | b"0A000")
+            || self.sqlstate.starts_with(b"28")
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match &self.sqlstate {
+            b"28P01" | b"28000" => {
+                "Check user and password in the pool's `server` setting, and pg_hba.conf on the server."
+            }
+            b"3D000" => "Create the database, or correct its name in the pool's `server` setting.",
+            b"42501" => "GRANT CONNECT on the database to the user of the pool's `server` setting.",
+            b"53300" => {
+                "Lower `max` of the pools, or raise max_connections of PostgreSQL; Poolwright keeps trying."
+            }
+            b"57P03" => "PostgreSQL is starting up, shutting down or recovering; Poolwright keeps trying.",
+            b"08P01" | b"0A000" => "Check host and port in the pool's `server` setting.",
+            _ => "Check that PostgreSQL runs and accepts connections there; Poolwright keeps trying.",
+        }
+    }
+
     /// The SQLSTATE as text.
     #[must_use]
     pub fn sqlstate(&self) -> &str {

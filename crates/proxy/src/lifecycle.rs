@@ -264,11 +264,8 @@ async fn open_servers(login: Arc<Login>, mut wanted: mpsc::UnboundedReceiver<(Po
         tokio::spawn(async move {
             let settings = Arc::clone(&login.settings.read());
             let result = server::connect(&settings.pools[index.index()].server).await;
-            match &result {
-                Ok(server) => login.learn(index, &server.parameters).await,
-                Err(fault) => {
-                    tracing::warn!(pool = %settings.pools[index.index()].name, "no server: {fault}")
-                }
+            if let Ok(server) = &result {
+                login.learn(index, &server.parameters);
             }
             login.workers.server_opened(index, slot, result);
         });

@@ -8,6 +8,7 @@ mod cancel;
 mod clockwork;
 mod inspect;
 mod observe;
+mod reach;
 mod relaying;
 mod socket;
 mod state;
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 
 use crate::handover::{CancelKey, CancelTarget, ConnectFault, NewClient, NewServer, Opener, PoolIndex};
 use crate::settings::Settings;
+use clockwork::error;
 use inspect::Judge;
 use socket::Stream;
 use state::{Client, Phase, PoolState, READ_BYTES, Server, State, client_token, place, server_token};
@@ -230,6 +232,7 @@ fn pools(settings: &Settings, number: usize, count: usize) -> Vec<Option<PoolSta
             slots: Vec::new(),
             statements: relay::Statements::default(),
             retry: Vec::new(),
+            reach: reach::Reach::default(),
             acquires: [0; 4],
             pinned: std::collections::BTreeMap::new(),
         })
@@ -347,14 +350,7 @@ impl State {
         let Some(pool) = self.pools.get_mut(index).and_then(Option::as_mut) else { return };
         let new = match result {
             Ok(new) => new,
-            Err(fault) => {
-                tracing::warn!(pool = %pool.settings.name, %fault, "a server could not be opened");
-                self.shard.connect_failed(index as u16, fault.sqlstate);
-                if let Some(next) = pool.pool.open_failed(id, now_us) {
-                    pool.retry.push((now_us + 250_000, next));
-                }
-                return;
-            }
+            Err(fault) => return self.not_opened(index, id, fault),
         };
         let at = place(&mut self.servers, &mut self.free_servers);
         let registered = Stream::new(new.socket).and_then(|mut socket| {
@@ -364,12 +360,9 @@ impl State {
         let socket = match registered {
             Ok(socket) => socket,
             Err(error) => {
-                tracing::warn!(%error, "a server could not be registered");
                 self.free_servers.push(at);
-                if let Some(next) = pool.pool.open_failed(id, now_us) {
-                    pool.retry.push((now_us + 250_000, next));
-                }
-                return;
+                let fault = ConnectFault::new(b"58000", format!("a server could not be registered: {error}"));
+                return self.not_opened(index, id, fault);
             }
         };
         self.shard.server_created(index as u16, new.connect_us);
@@ -397,8 +390,10 @@ impl State {
             failed: false,
             cancelled: false,
         }));
+        let reached = pool.reach.opened(now_us);
         let released = pool.pool.opened(id, now_us);
         self.released(at, released);
+        self.reached(index, reached);
         if !new.received.is_empty() {
             self.answer(at, &new.received);
         }
@@ -415,7 +410,7 @@ impl State {
                     pool.pool.cancel(ticket);
                     pool.acquires[3] += 1;
                 }
-                self.refuse(at, "57014", "canceling statement due to user request", None);
+                self.refuse(at, &error("57014", "canceling statement due to user request"));
                 Some(CancelTarget::Queued)
             }
             Phase::Linked(server) => {

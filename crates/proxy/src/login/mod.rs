@@ -21,8 +21,10 @@ mod startup;
 use connection::{Connection, Stream};
 use startup::{Request, Startup};
 
-/// How long a failed attempt to reach a server answers for the clients behind it.
+/// How long a failed attempt to reach a server answers for the clients behind it: the pause between attempts.
 const FAULT_KEPT: Duration = Duration::from_millis(500);
+/// What is left of `login_timeout` to say why, when the server cannot be reached.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 type Parameters = Arc<Vec<(String, String)>>;
 
@@ -39,7 +41,9 @@ pub struct Login {
     pub(crate) workers: Arc<Workers>,
     pub(crate) places: Arc<ClientPlaces>,
     pub(crate) rejections: Mutex<BTreeMap<String, u64>>,
-    known: Vec<tokio::sync::Mutex<Known>>,
+    known: Vec<Mutex<Known>>,
+    /// Held by the log-in that asks a pool's server.
+    asking: Vec<tokio::sync::Mutex<()>>,
     verifiers: Mutex<HashMap<String, Arc<scram::Verifier>>>,
     mock_seed: [u8; 32],
     next_pid: AtomicI32,
@@ -84,7 +88,8 @@ impl From<Refusal> for Fault {
 impl Login {
     pub(crate) fn new(settings: Arc<Settings>, workers: Arc<Workers>) -> Self {
         Self {
-            known: settings.pools.iter().map(|_| tokio::sync::Mutex::default()).collect(),
+            known: settings.pools.iter().map(|_| Mutex::default()).collect(),
+            asking: settings.pools.iter().map(|_| tokio::sync::Mutex::default()).collect(),
             places: ClientPlaces::new(settings.client_max),
             settings: RwLock::new(settings),
             workers,
@@ -105,15 +110,15 @@ impl Login {
             Ok(Err(fault)) => fault,
             Err(_elapsed) => Refusal::new("08006", "timeout", "log-in took too long").into(),
         };
-        let (code, message, reason) = match &outcome {
-            Fault::Refused(refusal) => (refusal.code, refusal.message.as_str(), refusal.reason),
-            Fault::Server(fault) => (fault.sqlstate(), fault.message.as_str(), "server"),
+        let (code, message, reason, hint) = match &outcome {
+            Fault::Refused(refusal) => (refusal.code, refusal.message.as_str(), refusal.reason, None),
+            Fault::Server(fault) => (fault.sqlstate(), fault.message.as_str(), "server", Some(fault.hint())),
             Fault::Gone => return,
         };
         *self.rejections.lock().entry(reason.to_owned()).or_default() += 1;
         tracing::info!(code, reason, "client refused: {message}");
         let mut out = Vec::new();
-        let reply = wire::craft::ErrorReply { severity: "FATAL", code, message, detail: None, hint: None };
+        let reply = wire::craft::ErrorReply { severity: "FATAL", code, message, detail: None, hint };
         wire::craft::error(&mut out, &reply);
         let _gone = tokio::time::timeout(Duration::from_secs(1), connection.send(&out)).await;
     }
@@ -184,22 +189,50 @@ impl Login {
         }
     }
 
-    /// The parameters of the pool's servers; opens one to ask when none is known yet.
+    /// The parameters of the pool's servers; opens one to ask when none is known yet. A fault that may pass is
+    /// waited out for `acquire_timeout`, as by a client that waits for a server.
     async fn server_parameters(
         &self,
         index: PoolIndex,
         pool: &PoolSettings,
     ) -> Result<Parameters, ConnectFault> {
-        let mut known = self.known[index.index()].lock().await;
-        if let Some(parameters) = &known.parameters {
-            return Ok(Arc::clone(parameters));
+        let login_timeout = self.settings.read().login_timeout.saturating_sub(FAREWELL);
+        let patience = match pool.acquire_timeout {
+            Duration::ZERO => login_timeout,
+            some => some.min(login_timeout),
+        };
+        let deadline = Instant::now() + patience;
+        loop {
+            let asked = tokio::time::timeout_at(deadline.into(), self.ask_server(index, pool)).await;
+            let fault = match asked {
+                Ok(Ok(parameters)) => return Ok(parameters),
+                Ok(Err(fault)) => fault,
+                Err(_elapsed) => self.last_fault(index, pool, patience),
+            };
+            if fault.is_permanent() || Instant::now() + FAULT_KEPT >= deadline {
+                return Err(fault);
+            }
+            tokio::time::sleep(FAULT_KEPT).await;
         }
-        if let Some((at, fault)) = &known.fault
-            && at.elapsed() < FAULT_KEPT
+    }
+
+    /// One attempt, whose outcome also answers for others.
+    async fn ask_server(&self, index: PoolIndex, pool: &PoolSettings) -> Result<Parameters, ConnectFault> {
+        let _first = self.asking[index.index()].lock().await;
         {
-            return Err(fault.clone());
+            let known = self.known[index.index()].lock();
+            if let Some(parameters) = &known.parameters {
+                return Ok(Arc::clone(parameters));
+            }
+            if let Some((at, fault)) = &known.fault
+                && at.elapsed() < FAULT_KEPT
+            {
+                return Err(fault.clone());
+            }
         }
-        match server::connect(&pool.server).await {
+        let result = server::connect(&pool.server).await;
+        let mut known = self.known[index.index()].lock();
+        match result {
             Ok(server) => {
                 let parameters = Arc::new(server.parameters);
                 known.parameters = Some(Arc::clone(&parameters));
@@ -212,9 +245,20 @@ impl Login {
         }
     }
 
+    /// Why there was no answer in time.
+    fn last_fault(&self, index: PoolIndex, pool: &PoolSettings, patience: Duration) -> ConnectFault {
+        let known = self.known[index.index()].lock().fault.clone();
+        known.map(|(_, fault)| fault).unwrap_or_else(|| {
+            let address = &pool.server.address;
+            let seconds = patience.as_secs_f64();
+            let text = format!("could not connect to PostgreSQL at {address}: no answer within {seconds} s");
+            ConnectFault::new(b"08001", text)
+        })
+    }
+
     /// Notes what a server that was opened for a worker said.
-    pub(crate) async fn learn(&self, index: PoolIndex, parameters: &[(String, String)]) {
-        let mut known = self.known[index.index()].lock().await;
+    pub(crate) fn learn(&self, index: PoolIndex, parameters: &[(String, String)]) {
+        let mut known = self.known[index.index()].lock();
         known.parameters = Some(Arc::new(parameters.to_vec()));
         known.fault = None;
     }

@@ -72,7 +72,7 @@ async fn open(settings: &ServerSettings) -> Result<NewServer, ConnectFault> {
                 key.pid = i32::from_be_bytes([body[0], body[1], body[2], body[3]]);
                 key.secret = body[4..].to_vec();
             }
-            b'E' => return Err(said(&body)),
+            b'E' => return Err(said(settings, &body)),
             b'Z' => break,
             b'N' | b'v' => {}
             _ => return Err(malformed(settings)),
@@ -151,14 +151,8 @@ fn pair(body: &[u8]) -> Option<(String, String)> {
 }
 
 /// PostgreSQL's own error.
-fn said(body: &[u8]) -> ConnectFault {
-    let mut fault = ConnectFault::new(b"08001", "PostgreSQL refused the connection");
-    for field in body.split(|byte| *byte == 0) {
-        match field.split_first() {
-            Some((b'C', code)) => fault.sqlstate = code.try_into().unwrap_or(fault.sqlstate),
-            Some((b'M', text)) => fault.message = String::from_utf8_lossy(text).into_owned(),
-            _ => {}
-        }
-    }
-    fault
+fn said(settings: &ServerSettings, body: &[u8]) -> ConnectFault {
+    let code = wire::error_field(body, b'C').and_then(|code| code.try_into().ok()).unwrap_or(*b"08001");
+    let text = wire::error_field(body, b'M').unwrap_or(b"the connection was refused");
+    ConnectFault::new(&code, format!("PostgreSQL at {}: {}", settings.address, String::from_utf8_lossy(text)))
 }

@@ -1,5 +1,7 @@
 //! Everything that happens by time: the time-outs, retries, warm servers.
 
+use std::collections::VecDeque;
+
 use pool::CloseReason;
 use wire::craft::{self, ErrorReply};
 
@@ -7,7 +9,13 @@ use super::{
     cancel,
     state::{Phase, State},
 };
+use crate::handover::{ConnectFault, PoolIndex};
 use crate::settings::micros;
+
+/// An error that leaves the client connected.
+pub(super) fn error<'a>(code: &'a str, message: &'a str) -> ErrorReply<'a> {
+    ErrorReply { severity: "ERROR", code, message, detail: None, hint: None }
+}
 
 impl State {
     /// Every 100 ms.
@@ -36,9 +44,14 @@ impl State {
             }
             *at_us > now_us
         });
+        let somebody_waits = pool.pool.counts().waiting > 0;
+        let tried = pool.reach.due(now_us, somebody_waits);
         self.act(index, &mut swept);
         for slot in due {
             self.open(index, Some(slot));
+        }
+        if let Some(slot) = tried {
+            self.opener.open(PoolIndex(index as u16), slot);
         }
         self.swept = swept;
     }
@@ -69,7 +82,14 @@ impl State {
         let Some(index) = self.clients[at].as_ref().map(|c| c.pool) else { return };
         let Some(pool) = self.pools[index].as_mut() else { return };
         pool.acquires[2] += 1;
+        self.shard.gave_up(index as u16, waited_us);
         let counts = pool.pool.counts();
+        let fault = pool.reach.fault().cloned();
+        if let Some(fault) = &fault
+            && counts.active + counts.idle == 0
+        {
+            return self.refuse_unreachable(at, fault, waited_us);
+        }
         let message = format!(
             "no server came free within acquire_timeout: waited {} ms; active {}, idle {}, waiting {}, max {}",
             waited_us / 1000,
@@ -100,16 +120,55 @@ impl State {
             detail.push_str(&format!("fingerprint {name} ×{count} (longest {} ms); ", longest_us / 1000));
         }
         detail.push_str(&format!("idle in transaction ×{idle}."));
-        self.shard.gave_up(index as u16, waited_us);
+        if let Some(fault) = fault {
+            detail.push_str(&format!(" No other server could be opened: {fault}."));
+        }
         self.shard.error(index as u16, *b"53300");
-        self.refuse(at, "53300", &message, Some(&detail));
+        self.refuse(at, &ErrorReply { detail: Some(&detail), ..error("53300", &message) });
+    }
+
+    /// A slot could not be opened. Waiters hear of it at once where waiting is no use.
+    pub(super) fn not_opened(&mut self, index: usize, id: pool::ServerId, fault: ConnectFault) {
+        let now_us = self.now_us;
+        self.shard.connect_failed(index as u16, fault.sqlstate);
+        let Some(pool) = self.pools[index].as_mut() else { return };
+        if pool.reach.failed(id, fault.clone(), now_us) {
+            tracing::warn!(pool = %pool.settings.name, hint = fault.hint(), "no server: {fault}");
+        }
+        let counts = pool.pool.counts();
+        let hopeless = fault.is_permanent() && counts.active + counts.idle == 0;
+        let left = if hopeless { pool.pool.dismiss(now_us) } else { Vec::new() };
+        pool.acquires[2] += left.len() as u64;
+        let next = pool.pool.open_failed(id, now_us);
+        for (client, _, waited_us) in left {
+            self.shard.gave_up(index as u16, waited_us);
+            self.refuse_unreachable(client.0 as usize, &fault, waited_us);
+        }
+        self.open(index, next);
+    }
+
+    /// PostgreSQL answers again: the slots that were held back are opened.
+    pub(super) fn reached(&mut self, index: usize, reached: Option<(u64, VecDeque<pool::ServerId>)>) {
+        let (Some((down_us, slots)), Some(pool)) = (reached, self.pools[index].as_ref()) else { return };
+        tracing::warn!(pool = %pool.settings.name, "PostgreSQL answers again, after {} ms", down_us / 1000);
+        for slot in slots {
+            self.open(index, Some(slot));
+        }
+    }
+
+    fn refuse_unreachable(&mut self, at: usize, fault: &ConnectFault, waited_us: u64) {
+        let Some(index) = self.clients[at].as_ref().map(|c| c.pool) else { return };
+        self.shard.error(index as u16, fault.sqlstate);
+        let detail = format!("The client waited {} ms for a server.", waited_us / 1000);
+        let reply = error(fault.sqlstate(), &fault.message);
+        self.refuse(at, &ErrorReply { detail: Some(&detail), hint: Some(fault.hint()), ..reply });
     }
 
     /// A queued client gets an error and stays connected.
-    pub(super) fn refuse(&mut self, at: usize, code: &str, message: &str, detail: Option<&str>) {
+    pub(super) fn refuse(&mut self, at: usize, reply: &ErrorReply<'_>) {
         let Some(client) = self.clients[at].as_mut() else { return };
         client.phase = Phase::Idle;
-        craft::error(&mut client.out, &ErrorReply { severity: "ERROR", code, message, detail, hint: None });
+        craft::error(&mut client.out, reply);
         let taken = client.session.refuse(&client.held, &mut client.out);
         client.held.drain(..taken);
         client.unread = true;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mio::{Registry, Token};
 use pool::{ClientId, ServerId, Ticket};
 
-use super::{inspect::Judge, socket::Stream};
+use super::{inspect::Judge, reach::Reach, socket::Stream};
 use crate::handover::{BackendKey, CancelKey, ClientPermit, Opener, PoolIndex};
 use crate::settings::PoolSettings;
 
@@ -79,6 +79,7 @@ pub(super) struct PoolState {
     pub slots: Vec<Option<usize>>,
     pub statements: relay::Statements,
     pub retry: Vec<(u64, ServerId)>,
+    pub reach: Reach,
     pub acquires: [u64; 4],
     pub pinned: std::collections::BTreeMap<String, u64>,
 }
@@ -175,7 +176,9 @@ impl State {
     }
 
     pub(super) fn open(&mut self, pool: usize, slot: Option<ServerId>) {
-        if let (Some(slot), false) = (slot, self.stopped) {
+        if let (Some(slot), false, Some(state)) = (slot, self.stopped, self.pools[pool].as_mut())
+            && state.reach.admit(slot)
+        {
             self.opener.open(PoolIndex(pool as u16), slot);
         }
     }
