@@ -29,6 +29,8 @@ impl Effects {
     pub const MULTIPLE: Self = Self(1 << 10);
     /// COPY, VACUUM, CREATE INDEX and the like: the query time-out spares them.
     pub const TIMEOUT_EXEMPT: Self = Self(1 << 11);
+    /// SET LOCAL, alone in its text or among others.
+    pub const SET_LOCAL: Self = Self(1 << 12);
 
     /// No effect.
     pub const fn empty() -> Self {

@@ -31,6 +31,11 @@ impl<'a> Lexer<'a> {
         Self { sql: &sql[..end], at: 0, complete: true }
     }
 
+    /// Bytes read so far: the end of the token given last.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     fn peek(&self, ahead: usize) -> u8 {
         self.sql.get(self.at + ahead).copied().unwrap_or(0)
     }

@@ -8,12 +8,14 @@ mod catalog;
 mod effects;
 mod lexer;
 mod normal;
+mod rewrite;
 mod shape;
 mod target;
 mod text;
 
 pub use catalog::Catalog;
 pub use effects::Effects;
+pub use rewrite::{Template, reads_only, values};
 pub use shape::{Command, Place, Shape, scan};
 pub use target::{deallocate_name, set_target, tables};
 pub use text::normalize;

@@ -31,6 +31,10 @@ pub(crate) struct Parts<'a> {
     depth: u32,
     /// Depth at which rows of VALUES are folded.
     rows: Option<u32>,
+    /// Several values were folded into one.
+    pub folded: bool,
+    /// The signs in front of the literal just read, from the first one on.
+    pub signs_from: Option<&'a [u8]>,
 }
 
 /// What the word just read begins.
@@ -52,6 +56,8 @@ impl<'a> Parts<'a> {
             list: false,
             depth: 0,
             rows: None,
+            folded: false,
+            signs_from: None,
         }
     }
 
@@ -107,6 +113,7 @@ impl<'a> Parts<'a> {
                 return;
             }
             self.lexer = ahead;
+            self.folded = true;
         }
     }
 
@@ -127,6 +134,7 @@ impl<'a> Parts<'a> {
                 }
             }
             self.lexer = ahead;
+            self.folded = true;
         }
     }
 }
@@ -159,6 +167,7 @@ impl<'a> Iterator for Parts<'a> {
 
     fn next(&mut self) -> Option<Part<'a>> {
         let mut token = self.lexer.next()?;
+        self.signs_from = None;
         if self.operand && !self.signs && matches!(token, Token::Symbol(b"-" | b"+")) {
             let mut ahead = self.lexer.clone();
             let mut behind = ahead.next();
@@ -166,6 +175,9 @@ impl<'a> Iterator for Parts<'a> {
                 behind = ahead.next();
             }
             if let Some(literal @ Token::Literal(_)) = behind {
+                if let Token::Symbol(sign) = token {
+                    self.signs_from = Some(sign);
+                }
                 self.lexer = ahead;
                 token = literal;
             } else {

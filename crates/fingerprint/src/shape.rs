@@ -296,13 +296,16 @@ impl<'a> Scan<'a> {
         self.name(word);
         let second = self.tokens == 2;
         match self.command {
-            // In a text of several statements an earlier SET may have been for the session: that stays.
             Some(Command::Set)
-                if second
-                    && self.statements == 1
-                    && ["LOCAL", "TRANSACTION", "CONSTRAINTS"].iter().any(|known| is(word, known)) =>
+                if second && ["LOCAL", "TRANSACTION", "CONSTRAINTS"].iter().any(|known| is(word, known)) =>
             {
-                self.drop(Effects::SET_SESSION);
+                // In a text of several statements an earlier SET may have been for the session: that stays.
+                if self.statements == 1 {
+                    self.drop(Effects::SET_SESSION);
+                }
+                if is(word, "LOCAL") {
+                    self.effects |= Effects::SET_LOCAL;
+                }
             }
             Some(Command::Prepare) if second && is(word, "TRANSACTION") => {
                 self.drop(Effects::PREPARE);

@@ -139,7 +139,7 @@ fn knows_effects() {
     let none = Effects::empty();
     let cases = [
         ("SET search_path = x", Effects::SET_SESSION),
-        ("SET LOCAL search_path = x", none),
+        ("SET LOCAL search_path = x", Effects::SET_LOCAL),
         ("SET TRANSACTION READ ONLY", none),
         ("RESET ALL", Effects::SET_SESSION),
         ("UPDATE t SET a = 1", none),

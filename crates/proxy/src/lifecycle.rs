@@ -153,6 +153,16 @@ impl Proxy {
         Ok(changes)
     }
 
+    /// Takes a live rewrite out of use at once, in all pools; false when none of this name was in force. It stays out
+    /// until its settings change or the program starts anew.
+    pub fn revoke(&self, id: &str) -> bool {
+        let found = self.login.workers.revoke(None, id);
+        if found {
+            self.event("revoke", id);
+        }
+        found
+    }
+
     /// Notes an event (a phase, a change) for metrics and charts.
     pub fn event(&self, kind: &str, id: &str) {
         let mut events = self.events.lock();

@@ -126,6 +126,9 @@ pub struct Rewrite {
     pub replacement: String,
     /// It returns the same rows.
     pub same_rows: bool,
+    /// Type OIDs of the parameters with which it was proven. A Parse that declares others is left alone; without any
+    /// here, a Parse that declares any.
+    pub parameter_types: Vec<u32>,
 }
 
 /// One pool.

@@ -10,6 +10,7 @@ mod inspect;
 mod observe;
 mod reach;
 mod relaying;
+mod rewrites;
 mod socket;
 mod state;
 
@@ -27,6 +28,7 @@ use crate::handover::{CancelKey, CancelTarget, ConnectFault, NewClient, NewServe
 use crate::settings::Settings;
 use clockwork::error;
 use inspect::Judge;
+use rewrites::Rewrites;
 use socket::Stream;
 use state::{Client, Phase, PoolState, READ_BYTES, Server, State, client_token, place, server_token};
 
@@ -165,11 +167,27 @@ impl Workers {
             let mut swept = pool::Swept::default();
             if let Some(pool) = state.pools.get_mut(index).and_then(Option::as_mut) {
                 pool.settings = new.clone();
+                pool.rewrites.apply(&new.rewrites);
+                pool.statements.forget_substitutes();
                 pool.pool.set_limits(new.limits(), now_us, &mut swept);
             }
             state.act(index, &mut swept);
             state.run();
         }
+    }
+
+    /// Takes a live rewrite out of use at once, in `pool` or in all pools; false when none of this name was in force.
+    pub fn revoke(&self, pool: Option<PoolIndex>, id: &str) -> bool {
+        let mut found = false;
+        for worker in &self.workers {
+            let mut state = worker.state.lock();
+            for own in state.pools.iter_mut().flatten() {
+                if pool.is_none_or(|pool| pool == own.index) {
+                    found |= own.rewrites.revoke(id);
+                }
+            }
+        }
+        found
     }
 
     /// PAUSE (true) or RESUME (false) of the console.
@@ -231,6 +249,7 @@ fn pools(settings: &Settings, number: usize, count: usize) -> Vec<Option<PoolSta
             pool: pool::Pool::new(settings.limits()),
             slots: Vec::new(),
             statements: relay::Statements::default(),
+            rewrites: Rewrites::new(&settings.rewrites),
             retry: Vec::new(),
             reach: reach::Reach::default(),
             acquires: [0; 4],

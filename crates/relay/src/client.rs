@@ -7,8 +7,9 @@ use hashbrown::HashMap;
 use wire::{Malformed, craft, cstr, read::body};
 
 use crate::{
-    Fault, HELD_BYTES_MAX, Inspect, Parameters, PinReason, Place, Server, Statement, StatementInfo,
-    Statements,
+    Fault, HELD_BYTES_MAX, Inspect, Parameters, PinReason, Place, Rewriting, Server, Statement,
+    StatementInfo, Statements,
+    rewriting::Substitute,
     server::{Expect, Work},
 };
 
@@ -24,6 +25,8 @@ pub struct Context<'a> {
     pub per_client: usize,
     /// Now, in microseconds.
     pub now_us: u64,
+    /// Live rewrites; `None` where none is in force.
+    pub rewriting: Option<&'a mut dyn Rewriting>,
 }
 
 /// What `take` needs to go on.
@@ -61,7 +64,11 @@ pub struct Client {
     bound: Work,
     pub(crate) parameters: Parameters,
     pub(crate) compared: bool,
-    pin: Option<PinReason>,
+    pub(crate) pin: Option<PinReason>,
+    /// A SET LOCAL is in force, perhaps.
+    pub(crate) set_local: bool,
+    /// What the unnamed statement was replaced by at Parse.
+    unnamed_substitute: Option<Substitute>,
     skipping: bool,
     /// It asked for answers at once (Flush).
     pub flush: bool,
@@ -92,6 +99,8 @@ impl Client {
             parameters: own,
             compared: false,
             pin: None,
+            set_local: false,
+            unnamed_substitute: None,
             skipping: false,
             flush: false,
         }
@@ -135,6 +144,9 @@ impl Client {
         let stop = |consumed, need| Step { consumed, need };
         loop {
             let rest = &input[at..];
+            if server.as_deref().is_some_and(Server::holds_back) {
+                return stop(at, Need::More);
+            }
             if let Some(server) = server.as_deref_mut()
                 && server.sending > 0
             {
@@ -207,6 +219,12 @@ impl Client {
             server.since_us = context.now_us;
             server.bytes = 0;
         }
+        if context.rewriting.is_some() {
+            server.quiet = server.rests_but_for_ours();
+            if server.quiet && !server.wanted.is_empty() {
+                server.try_wanted(context.per_server, to_server);
+            }
+        }
         if !matches!(kind, b'S' | b'Q' | b'F' | b'H' | b'c' | b'f' | b'd') {
             server.batch_open = true;
         }
@@ -258,6 +276,7 @@ impl Client {
         if self.pin.is_none() {
             self.pin = info.pin;
         }
+        self.set_local |= info.set_local;
     }
 
     fn query(
@@ -285,9 +304,14 @@ impl Client {
             }
             rewritten = true;
         }
+        let mut rewrite = 0;
         if !rewritten {
+            rewrite = self.rewrite_query(server, frame, info, to_server, context);
+        }
+        if !rewritten && rewrite == 0 {
             to_server.extend_from_slice(frame);
         }
+        self.unnamed_substitute = None;
         self.unnamed_serial = 0;
         server.unnamed = 0;
         let offset = if let Place::Literal(value) = info.offset { Some(value) } else { None };
@@ -297,6 +321,7 @@ impl Client {
             control: info.control,
             bind_hash: hash(sql),
             offset,
+            rewrite,
         };
         self.expect(server, Expect::Query(work));
         Ok(())
@@ -314,7 +339,10 @@ impl Client {
         if name.is_empty() {
             let info = context.inspect.statement(sql);
             self.judge(info);
-            to_server.extend_from_slice(frame);
+            let substitute = self.substitute_of_text(server, tail, info, to_server, context);
+            if substitute.is_none() {
+                to_server.extend_from_slice(frame);
+            }
             if server.failed {
                 return Ok(());
             }
@@ -323,6 +351,11 @@ impl Client {
             self.unnamed.extend_from_slice(tail);
             self.unnamed_info = info;
             self.unnamed_serial = (self.number << 32) | (self.parses & 0xffff_ffff);
+            self.unnamed_substitute = substitute;
+            if self.unnamed_substitute.is_some() {
+                self.expect(server, Expect::LocalParse { name: Box::default() });
+                return Ok(());
+            }
             server.unnamed = self.unnamed_serial;
             self.expect(server, Expect::ParseUnnamed);
             return Ok(());
@@ -344,7 +377,9 @@ impl Client {
         }
         self.named.insert(name.into(), Arc::clone(&statement));
         let known = server.known.get(&statement.id).map(|entry| entry.0);
-        if known.is_none() {
+        if known.is_none() && self.substitute_of(server, &statement, to_server, context).is_some() {
+            self.expect(server, Expect::LocalParse { name: name.into() });
+        } else if known.is_none() {
             server.evict(context.per_server, to_server);
             craft::parse(to_server, &statement.name, tail);
             server.learn(&statement);
@@ -366,14 +401,25 @@ impl Client {
         let malformed = |Malformed| Fault::Protocol;
         let (portal, rest) = cstr(body(frame)).map_err(malformed)?;
         let (name, tail) = cstr(rest).map_err(malformed)?;
+        let mut rewrite = 0;
         let info = if name.is_empty() {
-            self.tell_unnamed(server, to_server);
-            to_server.extend_from_slice(frame);
+            if let Some(substitute) = self.substitute_of_unnamed(server, to_server, context) {
+                craft::bind(to_server, portal, &substitute.statement.name, tail);
+                rewrite = substitute.rewrite;
+            } else {
+                self.tell_unnamed(server, to_server);
+                to_server.extend_from_slice(frame);
+            }
             self.unnamed_info
         } else if let Some(statement) = self.named.get(name).cloned() {
             self.judge(statement.info);
-            server.ensure(&statement, context.per_server, to_server);
-            craft::bind(to_server, portal, &statement.name, tail);
+            if let Some(substitute) = self.substitute_of(server, &statement, to_server, context) {
+                craft::bind(to_server, portal, &substitute.statement.name, tail);
+                rewrite = substitute.rewrite;
+            } else {
+                server.ensure(&statement, context.per_server, to_server);
+                craft::bind(to_server, portal, &statement.name, tail);
+            }
             statement.info
         } else {
             craft::bind(to_server, portal, &foreign(name), tail);
@@ -390,9 +436,23 @@ impl Client {
             control: info.control,
             bind_hash: hash(tail),
             offset,
+            rewrite,
         };
         self.expect(server, Expect::Bind);
         Ok(())
+    }
+
+    /// What to use in place of the unnamed statement, if it was replaced at Parse and still may be.
+    fn substitute_of_unnamed(
+        &mut self,
+        server: &mut Server,
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Option<Substitute> {
+        self.unnamed_substitute.as_ref()?;
+        self.unnamed_substitute =
+            self.substitute_of_text(server, &self.unnamed, self.unnamed_info, to_server, context);
+        self.unnamed_substitute.clone()
     }
 
     /// Tells the server the client's unnamed statement when it has another.
@@ -422,13 +482,17 @@ impl Client {
         let owed = if kind == b'D' { Expect::Describe } else { Expect::Close };
         if *what != b'S' {
             to_server.extend_from_slice(frame);
-        } else if name.is_empty() {
-            if kind == b'D' {
-                self.tell_unnamed(server, to_server);
+        } else if name.is_empty() && kind == b'D' {
+            if let Some(substitute) = self.substitute_of_unnamed(server, to_server, context) {
+                craft::describe_statement(to_server, &substitute.statement.name);
             } else {
-                self.unnamed_serial = 0;
-                server.unnamed = 0;
+                self.tell_unnamed(server, to_server);
+                to_server.extend_from_slice(frame);
             }
+        } else if name.is_empty() {
+            self.unnamed_substitute = None;
+            self.unnamed_serial = 0;
+            server.unnamed = 0;
             to_server.extend_from_slice(frame);
         } else if kind == b'C' {
             if !server.failed {
@@ -437,8 +501,12 @@ impl Client {
             }
             return Ok(());
         } else if let Some(statement) = self.named.get(name).cloned() {
-            server.ensure(&statement, context.per_server, to_server);
-            craft::describe_statement(to_server, &statement.name);
+            if let Some(substitute) = self.substitute_of(server, &statement, to_server, context) {
+                craft::describe_statement(to_server, &substitute.statement.name);
+            } else {
+                server.ensure(&statement, context.per_server, to_server);
+                craft::describe_statement(to_server, &statement.name);
+            }
         } else {
             craft::describe_statement(to_server, &foreign(name));
         }

@@ -12,12 +12,14 @@
 mod client;
 mod parameters;
 mod receive;
+mod rewriting;
 mod server;
 mod statements;
 
 pub use client::{Client, Context, Need, Step};
 pub use parameters::Parameters;
 pub use receive::Received;
+pub use rewriting::{Replacement, Rewriting};
 pub use server::{Server, Unfinished};
 pub use statements::{Statement, Statements};
 
@@ -65,12 +67,16 @@ impl PinReason {
 pub struct StatementInfo {
     /// The caller's number for the statement's fingerprint.
     pub slot: u32,
+    /// Id of the fingerprint.
+    pub id: u64,
     /// Session state the statement leaves behind, if any.
     pub pin: Option<PinReason>,
     /// The query time-out does not apply (COPY, VACUUM, CREATE INDEX, …).
     pub exempt: bool,
     /// BEGIN, COMMIT and their kin.
     pub control: bool,
+    /// SET LOCAL: the transaction is not like others from here on.
+    pub set_local: bool,
     /// `DEALLOCATE name`.
     pub deallocates: bool,
     /// Where the OFFSET value is.
@@ -116,6 +122,8 @@ pub struct Executed {
     pub offset: Option<u64>,
     /// BEGIN, COMMIT and their kin.
     pub control: bool,
+    /// Number of the rewrite whose replacement it was, or 0.
+    pub rewrite: u32,
 }
 
 /// A connection must close, and why.

@@ -4,7 +4,7 @@ use wire::{HEAD_BYTES, Malformed, craft, cstr, read};
 
 use crate::{
     CONTROL_BYTES_MAX, Client, Executed, Fault, Parameters, Server,
-    server::{Expect, Knowledge, Work},
+    server::{Expect, Knowledge, Own, Work},
 };
 
 /// How far `receive` came.
@@ -64,7 +64,7 @@ impl Server {
             };
             if matches!(head.kind, b'D' | b'd' | b'c' | b'V' | b'H' | b'W' | b't' | b'A' | b'N' | b'v') {
                 self.passing = head.bytes;
-                self.pass_on = !matches!(self.queue.front(), Some(Expect::Injected));
+                self.pass_on = !matches!(self.queue.front(), Some(Expect::Injected(_)));
                 continue;
             }
             if head.bytes > CONTROL_BYTES_MAX {
@@ -123,13 +123,18 @@ impl Server {
         let unexpected = Err(Fault::Unexpected(kind));
         match (kind, self.queue.front()) {
             (b'S', front) => {
-                let silent = matches!(front, Some(Expect::Injected));
+                let silent = matches!(front, Some(Expect::Injected(_)));
                 self.parameter(client, body, silent)?;
                 Ok(!silent)
             }
             (b'E', _) => Ok(self.failure(client, body, events, now_us)),
             (b'Z', _) => self.ready(client, body, events, now_us),
-            (_, Some(Expect::Injected)) => Ok(false),
+            (b'1', Some(Expect::Injected(Own::Trial { id, .. }))) => {
+                let id = *id;
+                self.confirm(id);
+                Ok(false)
+            }
+            (_, Some(Expect::Injected(_))) => Ok(false),
             (b'1', _) => match self.queue.pop_front() {
                 Some(Expect::ParseNamed { statement, .. }) => {
                     self.confirm(statement.id);
@@ -160,7 +165,10 @@ impl Server {
                 self.queue.pop_front();
                 Ok(true)
             }
-            (b'T', Some(Expect::Query(_) | Expect::Execute(_))) => Ok(true),
+            (b'T', Some(Expect::Query(_) | Expect::Execute(_))) => {
+                self.begins_well();
+                Ok(true)
+            }
             (b'G', Some(Expect::Query(_) | Expect::Execute(_))) => {
                 self.copy_begins();
                 Ok(true)
@@ -174,6 +182,7 @@ impl Server {
             }
             (b'C' | b'I', Some(Expect::Query(work))) => {
                 let work = *work;
+                self.begins_well();
                 self.finish(work, body, None, events, now_us);
                 self.error_seen = true;
                 self.discarded(client, body);
@@ -217,6 +226,7 @@ impl Server {
             bind_hash: work.bind_hash,
             offset: work.offset,
             control: work.control,
+            rewrite: if error.is_none() { work.rewrite } else { 0 },
         });
         self.since_us = now_us;
         self.bytes = 0;
@@ -256,13 +266,21 @@ impl Server {
         self.copy_in = false;
         match self.queue.front() {
             None => return true,
-            Some(Expect::Injected) => {
-                self.restore_failed |= self.restoring;
+            Some(Expect::Injected(own)) => {
+                let own = *own;
+                if let Own::Trial { id, blamed } = own {
+                    self.trial_failed(id, blamed);
+                }
+                self.restore_failed |= own == Own::Restore;
                 // The client is told why its settings cannot be had.
-                return self.restoring || self.dead;
+                return own == Own::Restore || self.dead;
             }
             Some(Expect::Query(work)) => {
                 let work = *work;
+                if self.falls_back(code) {
+                    return false;
+                }
+                self.suspect = 0;
                 self.finish(work, b"", Some(code), events, now_us);
                 self.error_seen = true;
                 return true;
@@ -290,7 +308,7 @@ impl Server {
 
     fn ready(
         &mut self,
-        client: Option<&mut Client>,
+        mut client: Option<&mut Client>,
         body: &[u8],
         events: &mut Vec<Executed>,
         now_us: u64,
@@ -298,18 +316,30 @@ impl Server {
         let Some(expect) = self.queue.pop_front() else { return Err(Fault::Unexpected(b'Z')) };
         self.cancelled_by = None;
         self.status = *body.first().ok_or(Fault::Protocol)?;
+        if let Some(client) = client.as_deref_mut()
+            && self.status == b'I'
+        {
+            client.set_local = false;
+        }
         match expect {
             Expect::Sync => Ok(true),
             Expect::Query(work) => {
+                if let Some(fallback) = self.fallback.take_if(|fallback| fallback.failed) {
+                    self.suspect = fallback.rewrite;
+                    self.resend.extend_from_slice(&fallback.frame);
+                    self.queue.push_front(Expect::Query(Work { rewrite: 0, ..work }));
+                    self.since_us = now_us;
+                    return Ok(false);
+                }
                 if !self.error_seen {
                     self.finish(work, b"", None, events, now_us);
                 }
                 self.error_seen = false;
                 Ok(true)
             }
-            Expect::Injected => {
+            Expect::Injected(own) => {
                 self.since_us = now_us;
-                if std::mem::take(&mut self.restoring) {
+                if own == Own::Restore {
                     if self.restore_failed {
                         return Err(Fault::Restore);
                     }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::{Client, Parameters, Statement};
+use crate::{Client, Parameters, Statement, rewriting::Fallback};
 
 /// One statement under way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,6 +15,19 @@ pub(crate) struct Work {
     pub control: bool,
     pub bind_hash: u64,
     pub offset: Option<u64>,
+    /// Rewrite whose replacement it is, or 0.
+    pub rewrite: u32,
+}
+
+/// Why a request of our own was sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Own {
+    /// ROLLBACK and the like.
+    Query,
+    /// The client's parameters.
+    Restore,
+    /// A replacement is prepared; `blamed` is its rewrite when a failure is the rewrite's fault, else 0.
+    Trial { id: u64, blamed: u32 },
 }
 
 /// What a server still owes, in order.
@@ -46,8 +59,8 @@ pub(crate) enum Expect {
     CopyDone,
     /// ReadyForQuery.
     Sync,
-    /// A Query of our own: everything up to ReadyForQuery is swallowed.
-    Injected,
+    /// A request of our own: everything up to ReadyForQuery is swallowed.
+    Injected(Own),
 }
 
 /// What a server knows of a statement.
@@ -58,6 +71,10 @@ pub(crate) enum Knowledge {
     Parsing(u64),
     /// Either; Close and Parse make it certain.
     Unsure,
+    /// A replacement whose trial is under way.
+    Trying,
+    /// A replacement that the server did not take.
+    Refused,
 }
 
 /// How to bring an abandoned server to rest.
@@ -113,11 +130,21 @@ pub struct Server {
     pub(crate) reported: Parameters,
     /// What differs from a fresh connection.
     pub(crate) differs: Parameters,
-    pub(crate) restoring: bool,
     pub(crate) restore_failed: bool,
     pub(crate) dead: bool,
     /// What the client is told in place of the next 57014: a limit of ours cancelled the statement.
     pub cancelled_by: Option<String>,
+    /// It was at rest, outside a transaction, when the present frame came.
+    pub(crate) quiet: bool,
+    /// Replacements to be tried when it is at rest, and the rewrite to blame for each.
+    pub(crate) wanted: Vec<(Arc<Statement>, u32)>,
+    pub(crate) fallback: Option<Fallback>,
+    /// Rewrite whose replacement failed, while the client's own text is under way; 0 for none.
+    pub(crate) suspect: u32,
+    /// What must be sent to it now. The caller takes it after each `receive`.
+    pub resend: Vec<u8>,
+    /// Rewrites that failed. The caller takes them.
+    pub failed_rewrites: Vec<u32>,
 }
 
 impl Server {
@@ -147,16 +174,31 @@ impl Server {
             reported: initial.clone(),
             initial,
             differs: Parameters::default(),
-            restoring: false,
             restore_failed: false,
             dead: false,
             cancelled_by: None,
+            quiet: false,
+            wanted: Vec::new(),
+            fallback: None,
+            suspect: 0,
+            resend: Vec::new(),
+            failed_rewrites: Vec::new(),
         }
     }
 
     /// Nothing is owed and no transaction is open: another client may have it.
     pub fn at_rest(&self) -> bool {
         self.unfinished() == Unfinished::Nothing && !self.dead
+    }
+
+    /// Nothing of a client's is under way, and no transaction is open.
+    pub(crate) fn rests_but_for_ours(&self) -> bool {
+        self.sending == 0
+            && !self.batch_open
+            && !self.copy_in
+            && self.status == b'I'
+            && !self.dead
+            && self.queue.iter().all(|expect| matches!(expect, Expect::Injected(_)))
     }
 
     /// PostgreSQL said FATAL: the connection ends.
@@ -199,7 +241,7 @@ impl Server {
         } else if !self.queue.is_empty() {
             // Without a Sync behind it the server answers nothing more: send one.
             let answered =
-                self.queue.iter().any(|e| matches!(e, Expect::Sync | Expect::Query(_) | Expect::Injected));
+                self.queue.iter().any(|e| matches!(e, Expect::Sync | Expect::Query(_) | Expect::Injected(_)));
             if answered { Unfinished::Owes } else { Unfinished::Batch }
         } else if self.batch_open {
             Unfinished::Batch
@@ -213,7 +255,7 @@ impl Server {
     /// Appends a Query of our own whose whole answer is swallowed.
     pub fn inject(&mut self, sql: &[u8], to_server: &mut Vec<u8>) {
         wire::craft::query(to_server, sql);
-        self.queue.push_back(Expect::Injected);
+        self.queue.push_back(Expect::Injected(Own::Query));
     }
 
     /// Appends a Sync of our own (its ReadyForQuery goes to the client side).
@@ -244,8 +286,8 @@ impl Server {
         }
         match self.differs.restore_sql(&client.parameters, &self.reported) {
             Some(sql) => {
-                self.restoring = true;
-                self.inject(&sql, to_server);
+                wire::craft::query(to_server, &sql);
+                self.queue.push_back(Expect::Injected(Own::Restore));
             }
             None => self.differs = client.parameters.clone(),
         }
@@ -342,7 +384,7 @@ impl Server {
             return;
         }
         // Only what the server has for certain and no message under way can mean: at rest.
-        if !self.queue.iter().all(|e| matches!(e, Expect::Injected)) {
+        if !self.queue.iter().all(|e| matches!(e, Expect::Injected(_))) {
             return;
         }
         let oldest = self

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::StatementInfo;
+use crate::{StatementInfo, rewriting::Substitutes};
 
 /// One statement text with its parameter types.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub struct Statement {
 pub struct Statements {
     by_tail: HashMap<Box<[u8]>, Arc<Statement>, FixedState>,
     next: u64,
+    pub(crate) substitutes: Substitutes,
 }
 
 impl Statements {
@@ -33,15 +34,16 @@ impl Statements {
         if let Some(known) = self.by_tail.get(tail) {
             return Arc::clone(known);
         }
-        self.next += 1;
-        let statement = Arc::new(Statement {
-            id: self.next,
-            name: format!("pw_{}", self.next).into_bytes().into(),
-            tail: tail.into(),
-            info: info(),
-        });
+        let statement = Arc::new(self.number(tail, info()));
         self.by_tail.insert(tail.into(), Arc::clone(&statement));
         statement
+    }
+
+    /// A statement with the next name.
+    pub(crate) fn number(&mut self, tail: &[u8], info: StatementInfo) -> Statement {
+        self.next += 1;
+        let name = format!("pw_{}", self.next).into_bytes().into();
+        Statement { id: self.next, name, tail: tail.into(), info }
     }
 
     /// Forgets texts that no client knows any more, once they are many.

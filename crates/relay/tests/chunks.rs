@@ -52,6 +52,7 @@ fn converse(sizes: &[usize]) -> (Vec<u8>, Vec<u8>, usize) {
             per_server: 10,
             per_client: 10,
             now_us: 1,
+            rewriting: None,
         };
         let step = client.take(Some(&mut server), &held, &mut to_server, &mut to_client, &mut context);
         assert_eq!(step.need, Need::More);
@@ -99,6 +100,7 @@ fn a_known_statement_is_answered_here() {
             per_server: 10,
             per_client: 10,
             now_us: 1,
+            rewriting: None,
         };
         client.take(Some(&mut server), &sent, &mut to_server, &mut to_client, &mut context);
         let mut said = Vec::new();

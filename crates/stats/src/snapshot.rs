@@ -271,6 +271,8 @@ pub struct RewriteState {
     pub pool: String,
     /// `active`, `failed` or `revoked`.
     pub state: String,
+    /// `same` or `different`: what the replacement does to the rows.
+    pub rows: String,
     /// Executions of the replacement.
     pub applied: u64,
     /// Times the replacement failed at Parse.

@@ -79,6 +79,8 @@ struct FileRewrite {
     original: String,
     replacement: String,
     rows: Spanned<String>,
+    #[serde(default)]
+    parameter_types: Vec<u32>,
 }
 
 fn at<T>(value: &Spanned<T>, message: impl Into<String>) -> Problem {
@@ -214,6 +216,7 @@ fn add_rewrite(rewrite: &FileRewrite, pools: &mut [PoolSettings]) -> Result<(), 
         original: rewrite.original.clone(),
         replacement: rewrite.replacement.clone(),
         same_rows,
+        parameter_types: rewrite.parameter_types.clone(),
     });
     Ok(())
 }

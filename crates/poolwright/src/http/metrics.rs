@@ -247,7 +247,12 @@ fn changes(page: &mut Page, snapshot: &Snapshot) {
     }
     page.family("poolwright_rewrites", "gauge", "Live rewrites, by state (1: in that state).");
     for rewrite in &snapshot.rewrites {
-        let labels = [("pool", rewrite.pool.as_str()), ("rewrite", &rewrite.id), ("state", &rewrite.state)];
+        let labels = [
+            ("pool", rewrite.pool.as_str()),
+            ("rewrite", &rewrite.id),
+            ("state", &rewrite.state),
+            ("rows", &rewrite.rows),
+        ];
         page.sample(&labels, 1.0);
     }
     page.family("poolwright_rewrites_applied_total", "counter", "Executions of a live rewrite.");

@@ -60,9 +60,11 @@ impl Judge {
         };
         StatementInfo {
             slot,
+            id: shape.id,
             pin,
             exempt: has(Effects::TIMEOUT_EXEMPT),
             control: shape.command.is_transaction_control(),
+            set_local: has(Effects::SET_LOCAL),
             deallocates: has(Effects::DEALLOCATE_ONE) && !has(Effects::MULTIPLE),
             offset: match shape.offset {
                 None => Place::Absent,

@@ -27,6 +27,9 @@ impl Workers {
             {
                 let state = self.workers[index % self.workers.len()].state.lock();
                 state.gauges(index, self.now_us(), &mut pool);
+                if let Some(own) = state.pools.get(index).and_then(Option::as_ref) {
+                    snapshot.rewrites.extend(own.rewrites.states(&pool.name));
+                }
             }
             let facts = |slot| {
                 let catalog = self.catalog.lock();

@@ -116,6 +116,7 @@ impl State {
                 per_server: pool.settings.statements_per_server,
                 per_client: pool.settings.statements_per_client,
                 now_us: self.now_us,
+                rewriting: if pool.rewrites.idle() { None } else { Some(&mut pool.rewrites) },
             };
             let held = std::mem::take(&mut client.held);
             let step = client.session.take(session, &held, to_server, &mut client.out, &mut context);
@@ -301,6 +302,7 @@ impl State {
             None => (None, &mut nowhere),
         };
         let (events, now_us) = (&mut self.events, self.now_us);
+        let held_back = server.session.holds_back();
         let received = if server.held.is_empty() {
             let received = server.session.receive(session, bytes, out, events, now_us);
             server.held.extend_from_slice(&bytes[received.consumed..]);
@@ -317,7 +319,9 @@ impl State {
             server.idle_since_us = Some(now_us);
         }
         let (linked, dead) = (server.client, server.session.dead());
+        let held_back = held_back && !server.session.holds_back();
         self.servers[at] = Some(server);
+        self.rewrites_answered(at);
         if let (Some(c), Some(client)) = (linked, client) {
             self.clients[c] = Some(client);
             self.count(c);
@@ -330,7 +334,10 @@ impl State {
         let Some(c) = linked else { return };
         self.flush_client(c);
         let Some(client) = self.clients[c].as_ref() else { return };
-        if client.leaving {
+        if held_back && !client.held.is_empty() && (client.leaving || !received.at_rest) {
+            // What it sent behind a rewritten query.
+            self.todo.push_back(c);
+        } else if client.leaving {
             self.finish_leaving(c);
         } else if received.at_rest && !self.keeps(c) {
             self.unlink(c, at, Outcome::Commit);
@@ -341,11 +348,32 @@ impl State {
         }
     }
 
+    /// What failed rewrites ask for: their end, and the client's own text in their place.
+    fn rewrites_answered(&mut self, at: usize) {
+        let Some(server) = self.servers[at].as_mut() else { return };
+        for number in server.session.failed_rewrites.drain(..) {
+            if let Some(pool) = self.pools[server.pool].as_mut()
+                && let Some(id) = pool.rewrites.failed(number)
+            {
+                tracing::warn!(pool = %pool.settings.name, rewrite = %id, "PostgreSQL refuses a rewrite: it is off");
+            }
+        }
+        if !server.session.resend.is_empty() {
+            server.out.append(&mut server.session.resend);
+            self.flush_server(at);
+        }
+    }
+
     /// Statistics of what ended for this client.
     fn count(&mut self, at: usize) {
         let Some(client) = self.clients[at].as_mut() else { return };
         for event in &self.events {
             let server_us = self.now_us.saturating_sub(event.sent_us);
+            if event.rewrite != 0
+                && let Some(pool) = self.pools[client.pool].as_mut()
+            {
+                pool.rewrites.applied(event.rewrite);
+            }
             let wait_us = if client.wait_counted { 0 } else { client.waited_us };
             client.wait_counted = true;
             self.shard.execution(Execution {

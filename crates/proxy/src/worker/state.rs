@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mio::{Registry, Token};
 use pool::{ClientId, ServerId, Ticket};
 
-use super::{inspect::Judge, reach::Reach, socket::Stream};
+use super::{inspect::Judge, reach::Reach, rewrites::Rewrites, socket::Stream};
 use crate::handover::{BackendKey, CancelKey, ClientPermit, Opener, PoolIndex};
 use crate::settings::PoolSettings;
 
@@ -78,6 +78,7 @@ pub(super) struct PoolState {
     pub pool: pool::Pool,
     pub slots: Vec<Option<usize>>,
     pub statements: relay::Statements,
+    pub rewrites: Rewrites,
     pub retry: Vec<(u64, ServerId)>,
     pub reach: Reach,
     pub acquires: [u64; 4],
