@@ -192,6 +192,8 @@ struct Scan<'a> {
     last: &'a [u8],
     second_last: &'a [u8],
     separator: bool,
+    /// An earlier statement of the text was a SET for the session.
+    set_before: bool,
     offset: Option<Place>,
     limit: Option<Place>,
 }
@@ -261,7 +263,10 @@ impl<'a> Scan<'a> {
         let command = Command::of(word);
         self.set_command(command);
         match command {
-            Command::Set | Command::Reset => self.effects |= Effects::SET_SESSION,
+            Command::Set | Command::Reset => {
+                self.set_before = self.effects.contains(Effects::SET_SESSION);
+                self.effects |= Effects::SET_SESSION;
+            }
             Command::Listen => self.effects |= Effects::LISTEN,
             Command::Prepare => self.effects |= Effects::PREPARE,
             Command::Deallocate => self.effects |= Effects::DEALLOCATE_ONE,
@@ -299,8 +304,8 @@ impl<'a> Scan<'a> {
             Some(Command::Set)
                 if second && ["LOCAL", "TRANSACTION", "CONSTRAINTS"].iter().any(|known| is(word, known)) =>
             {
-                // In a text of several statements an earlier SET may have been for the session: that stays.
-                if self.statements == 1 {
+                // An earlier SET may have been for the session: that stays.
+                if !self.set_before {
                     self.drop(Effects::SET_SESSION);
                 }
                 if is(word, "LOCAL") {

@@ -141,6 +141,8 @@ fn knows_effects() {
         ("SET search_path = x", Effects::SET_SESSION),
         ("SET LOCAL search_path = x", Effects::SET_LOCAL),
         ("SET TRANSACTION READ ONLY", none),
+        ("BEGIN; SET LOCAL a = 1; COMMIT", Effects::SET_LOCAL | Effects::MULTIPLE),
+        ("SET a = 1; SET LOCAL a = 1", Effects::SET_SESSION | Effects::SET_LOCAL | Effects::MULTIPLE),
         ("RESET ALL", Effects::SET_SESSION),
         ("UPDATE t SET a = 1", none),
         ("SELECT set_config('a', 'b', false)", Effects::SET_CONFIG),

@@ -70,6 +70,11 @@ pub async fn proxy(pool: PoolSettings) -> Proxy {
     Proxy::start(settings(AuthMethod::Scram, vec![pool])).await.unwrap()
 }
 
+/// A proxy with one pool that asks nobody for a password.
+pub async fn trusting(pool: PoolSettings) -> Proxy {
+    Proxy::start(settings(AuthMethod::Trust, vec![pool])).await.unwrap()
+}
+
 /// Its TCP port.
 pub fn port(proxy: &Proxy) -> u16 {
     proxy
@@ -178,6 +183,14 @@ impl Raw {
     pub async fn frame(&mut self, kind: u8, body: &[u8]) {
         let length = u32::try_from(body.len() + 4).unwrap();
         self.send(&[&[kind][..], &length.to_be_bytes(), body].concat()).await;
+    }
+
+    /// Logs in where nobody is asked for a password, with these settings.
+    pub async fn login(proxy: &Proxy, parameters: &[(&str, &str)]) -> Self {
+        let mut raw = Self::dial(port(proxy)).await;
+        raw.startup(0, &[&[("user", USER), ("database", "app")], parameters].concat()).await;
+        raw.kinds().await;
+        raw
     }
 
     /// One byte that is no frame.
