@@ -4,7 +4,7 @@
 //! let site = tests::Site::start("max = 3\nmin = 1");
 //! println!("{}", site.url());
 //! ```
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod driver;
 mod raw;
