@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lab::postgres::{StartOptions, Throwaway, USER};
 use tempfile::TempDir;
 
-use crate::{ended, free_port, program, signal};
+use crate::{ended, free_port, program, said, signal};
 
 const READY_LIMIT: Duration = Duration::from_secs(20);
 
@@ -196,6 +196,19 @@ impl Site {
         let output = output.unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// How many client connections PostgreSQL has, the asking one excluded.
+    ///
+    /// # Panics
+    /// When PostgreSQL does not answer.
+    #[must_use]
+    pub fn postgres_clients(&self) -> usize {
+        let sql = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        let mut direct = self.client("psql");
+        direct.env("PGPORT", self.postgres.port().to_string()).args(["-XAtc", sql]);
+        said(&direct.output().unwrap()).trim().parse().unwrap()
     }
 
     /// Puts the pooler's address and the password into a command's environment.

@@ -178,6 +178,7 @@ impl Proxy {
         for accepting in self.tasks.lock().iter().skip(1) {
             accepting.abort();
         }
+        self.login.draining.send_replace(true);
         self.login.workers.drain();
         let deadline = Instant::now() + timeout;
         while self.login.places.taken() > 0 {

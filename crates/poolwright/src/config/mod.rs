@@ -9,6 +9,7 @@ use proxy::settings::{AuthMethod, ListenAddress};
 use thiserror::Error;
 
 mod file;
+mod masked;
 mod units;
 mod url;
 
@@ -67,9 +68,14 @@ pub fn parse(
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, ConfigError> {
     file::parse(text, variable).map_err(|problem| ConfigError {
-        message: problem.message,
+        // Where there is no place to point at, the message names the file.
+        message: if problem.span.is_some() {
+            problem.message
+        } else {
+            format!("{name}: {}", problem.message)
+        },
         help: problem.help,
-        source_code: Some(NamedSource::new(name, text.to_owned()).with_language("toml")),
+        source_code: Some(NamedSource::new(name, masked::text(text)).with_language("toml")),
         span: problem.span.map(|span| (span.start, span.len()).into()),
     })
 }

@@ -57,7 +57,7 @@ fn a_bad_value_points_at_itself() {
     assert_eq!(fault(&GOOD.replace("max = 20", "max = 3\nmin = 4")).0, "min is 4, above max, which is 3");
     assert_eq!(fault(&GOOD.replace("PW", "NOPE")).0, "the environment variable NOPE is not set");
     assert_eq!(fault(&GOOD.replace("pool = \"bot\"", "pool = \"cat\"")).0, "there is no pool \"cat\"");
-    assert!(fault("listen = \"x\"").0.starts_with("no pool"));
+    assert!(fault("listen = \"x\"").0.contains("no pool"));
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub struct Login {
     known: Vec<Mutex<Known>>,
     /// Held by the log-in that asks a pool's server.
     asking: Vec<tokio::sync::Mutex<()>>,
+    /// True once the pooler drains: nobody new is let in, however far the log-in has come.
+    pub(crate) draining: tokio::sync::watch::Sender<bool>,
     verifiers: Mutex<HashMap<String, Arc<scram::Verifier>>>,
     mock_seed: [u8; 32],
     next_pid: AtomicI32,
@@ -94,6 +96,7 @@ impl Login {
             settings: RwLock::new(settings),
             workers,
             rejections: Mutex::default(),
+            draining: tokio::sync::watch::Sender::new(false),
             verifiers: Mutex::default(),
             mock_seed: rand::random(),
             next_pid: AtomicI32::new(1),
@@ -104,7 +107,14 @@ impl Login {
     pub(crate) async fn client(self: Arc<Self>, stream: Stream) {
         let limit = self.settings.read().login_timeout;
         let mut connection = Connection::new(stream);
-        let outcome = match tokio::time::timeout(limit, self.greet(&mut connection)).await {
+        let mut draining = self.draining.subscribe();
+        let greeted = tokio::select! {
+            greeted = tokio::time::timeout(limit, self.greet(&mut connection)) => greeted,
+            _ = draining.wait_for(|draining| *draining) => {
+                Ok(Err(Refusal::new("57P03", "draining", "the pooler is shutting down").into()))
+            }
+        };
+        let outcome = match greeted {
             Ok(Ok(Some(ready))) => return self.hand_over(connection, ready),
             Ok(Ok(None)) => return,
             Ok(Err(fault)) => fault,
