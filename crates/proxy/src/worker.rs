@@ -4,12 +4,15 @@
 //! the limit global without a lock between workers. A worker's state has one lock; its loop holds it while it
 //! works off a batch of events, others (a new client, a new server, a cancel, a snapshot) between batches.
 
+mod arriving;
 mod cancel;
 mod clockwork;
 mod inspect;
+mod leaving;
 mod observe;
 mod reach;
-mod relaying;
+mod replies;
+mod requests;
 mod rewrites;
 mod socket;
 mod state;
@@ -26,11 +29,9 @@ use parking_lot::Mutex;
 
 use crate::handover::{CancelKey, CancelTarget, ConnectFault, NewClient, NewServer, Opener, PoolIndex};
 use crate::settings::Settings;
-use clockwork::error;
 use inspect::Judge;
 use rewrites::Rewrites;
-use socket::Stream;
-use state::{Client, Phase, PoolState, READ_BYTES, Server, State, client_token, place, server_token};
+use state::{PoolState, READ_BYTES, State};
 
 /// How often time-outs are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -298,169 +299,5 @@ fn work(worker: &Worker, mut poll: Poll, started: Instant) {
                 state.drain();
             }
         }
-    }
-}
-
-impl State {
-    fn client_event(&mut self, at: usize, readable: bool, writable: bool, closing: bool) {
-        if writable {
-            self.flush_client(at);
-            if let Some(Phase::Linked(server)) =
-                self.clients.get(at).and_then(|c| c.as_ref()).map(|c| c.phase)
-                && self.servers[server].as_ref().is_some_and(|s| s.unread)
-            {
-                self.read_server(server, false);
-            }
-        }
-        if readable && self.clients.get(at).is_some_and(Option::is_some) {
-            self.read_client(at, closing);
-        }
-    }
-
-    fn server_event(&mut self, at: usize, readable: bool, writable: bool, closing: bool) {
-        if writable {
-            self.flush_server(at);
-            let client = self.servers.get(at).and_then(|s| s.as_ref()).and_then(|s| s.client);
-            if let Some(client) = client
-                && self.clients[client].as_ref().is_some_and(|c| c.unread)
-            {
-                self.read_client(client, false);
-            }
-        }
-        if readable && self.servers.get(at).is_some_and(Option::is_some) {
-            self.read_server(at, closing);
-        }
-    }
-
-    fn add_client(&mut self, new: NewClient) -> io::Result<()> {
-        let at = place(&mut self.clients, &mut self.free_clients);
-        let mut socket = Stream::new(new.socket)?;
-        socket.register(&self.registry, client_token(at))?;
-        self.client_number += 1;
-        let parameters = new.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let session = relay::Client::new(self.client_number & 0xffff_ffff, parameters);
-        self.clients[at] = Some(Box::new(Client {
-            socket: Some(socket),
-            pool: new.pool.index(),
-            session,
-            held: new.received,
-            out: Vec::new(),
-            writing: false,
-            unread: false,
-            leaving: false,
-            rolled_back: false,
-            phase: Phase::Idle,
-            session_mode: new.session_mode,
-            pin_counted: false,
-            cancel: new.cancel,
-            trail: stats::Trail::new(new.pool.0),
-            arrived_us: 0,
-            waited_us: 0,
-            linked_us: 0,
-            wait_counted: false,
-            _permit: new.permit,
-        }));
-        self.todo.push_back(at);
-        Ok(())
-    }
-
-    fn server_opened(&mut self, index: usize, id: pool::ServerId, result: Result<NewServer, ConnectFault>) {
-        let now_us = self.now_us;
-        let Some(pool) = self.pools.get_mut(index).and_then(Option::as_mut) else { return };
-        let new = match result {
-            Ok(new) => new,
-            Err(fault) => return self.not_opened(index, id, fault),
-        };
-        let at = place(&mut self.servers, &mut self.free_servers);
-        let registered = Stream::new(new.socket).and_then(|mut socket| {
-            socket.register(&self.registry, server_token(at))?;
-            Ok(socket)
-        });
-        let socket = match registered {
-            Ok(socket) => socket,
-            Err(error) => {
-                self.free_servers.push(at);
-                let fault = ConnectFault::new(b"58000", format!("a server could not be registered: {error}"));
-                return self.not_opened(index, id, fault);
-            }
-        };
-        self.shard.server_created(index as u16, new.connect_us);
-        let slot = id.0 as usize;
-        if pool.slots.len() <= slot {
-            pool.slots.resize(slot + 1, None);
-        }
-        pool.slots[slot] = Some(at);
-        let reported = new.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        self.servers[at] = Some(Box::new(Server {
-            socket,
-            pool: index,
-            id,
-            session: relay::Server::new(reported),
-            held: Vec::new(),
-            out: Vec::new(),
-            writing: false,
-            unread: false,
-            client: None,
-            key: new.key,
-            guard: Arc::new(()),
-            fenced: false,
-            idle_since_us: None,
-            idle_us: 0,
-            failed: false,
-            cancelled: false,
-        }));
-        let reached = pool.reach.opened(now_us);
-        let released = pool.pool.opened(id, now_us);
-        self.released(at, released);
-        self.reached(index, reached);
-        if !new.received.is_empty() {
-            self.answer(at, &new.received);
-        }
-    }
-
-    fn cancel(&mut self, key: CancelKey) -> Option<CancelTarget> {
-        let at = self.clients.iter().position(|c| c.as_ref().is_some_and(|c| c.cancel == key))?;
-        let client = self.clients[at].as_ref()?;
-        let index = client.pool;
-        match client.phase {
-            Phase::Idle => Some(CancelTarget::Nothing),
-            Phase::Waiting(ticket) => {
-                if let Some(pool) = self.pools[index].as_mut() {
-                    pool.pool.cancel(ticket);
-                    pool.acquires[3] += 1;
-                }
-                self.refuse(at, &error("57014", "canceling statement due to user request"));
-                Some(CancelTarget::Queued)
-            }
-            Phase::Linked(server) => {
-                let server = self.servers[server].as_ref()?;
-                let settings = Arc::new(self.pools[index].as_ref()?.settings.server.clone());
-                let guard = Guard { mark: Some(Arc::clone(&server.guard)), waker: Arc::clone(&self.waker) };
-                Some(CancelTarget::Server { settings, key: server.key.clone(), guard: Box::new(guard) })
-            }
-        }
-    }
-
-    fn drain(&mut self) {
-        for at in 0..self.clients.len() {
-            if self.clients[at].as_ref().is_some_and(|c| c.phase == Phase::Idle && c.held.is_empty()) {
-                self.expel(at, "57P01", "Poolwright is shutting down");
-            }
-        }
-        self.run();
-    }
-}
-
-/// Keeps a server from being lent while a cancel is on its way; wakes the worker at the end.
-struct Guard {
-    mark: Option<Arc<()>>,
-    waker: Arc<Waker>,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.mark = None;
-        // Without it the next tick finds the server.
-        let _ = self.waker.wake();
     }
 }

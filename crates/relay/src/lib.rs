@@ -10,6 +10,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod client;
+mod forward;
+mod knowledge;
 mod parameters;
 mod receive;
 mod rewriting;

@@ -4,7 +4,13 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::handover::BackendKey;
+use mio::Waker;
+
+use super::{
+    clockwork::error,
+    state::{Phase, State},
+};
+use crate::handover::{BackendKey, CancelKey, CancelTarget};
 use crate::settings::{ServerAddress, ServerSettings};
 
 /// Longest a cancel may take.
@@ -43,5 +49,44 @@ fn request(settings: &ServerSettings, key: &BackendKey) -> std::io::Result<()> {
             socket.write_all(&packet)?;
             socket.read(&mut end).map(|_| ())
         }
+    }
+}
+
+impl State {
+    pub(super) fn cancel(&mut self, key: CancelKey) -> Option<CancelTarget> {
+        let at = self.clients.iter().position(|c| c.as_ref().is_some_and(|c| c.cancel == key))?;
+        let client = self.clients[at].as_ref()?;
+        let index = client.pool;
+        match client.phase {
+            Phase::Idle => Some(CancelTarget::Nothing),
+            Phase::Waiting(ticket) => {
+                if let Some(pool) = self.pools[index].as_mut() {
+                    pool.pool.cancel(ticket);
+                    pool.acquires[3] += 1;
+                }
+                self.refuse(at, &error("57014", "canceling statement due to user request"));
+                Some(CancelTarget::Queued)
+            }
+            Phase::Linked(server) => {
+                let server = self.servers[server].as_ref()?;
+                let settings = Arc::new(self.pools[index].as_ref()?.settings.server.clone());
+                let guard = Guard { mark: Some(Arc::clone(&server.guard)), waker: Arc::clone(&self.waker) };
+                Some(CancelTarget::Server { settings, key: server.key.clone(), guard: Box::new(guard) })
+            }
+        }
+    }
+}
+
+/// Keeps a server from being lent while a cancel is on its way; wakes the worker at the end.
+struct Guard {
+    mark: Option<Arc<()>>,
+    waker: Arc<Waker>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.mark = None;
+        // Without it the next tick finds the server.
+        let _ = self.waker.wake();
     }
 }

@@ -1,0 +1,363 @@
+//! One frame of a client, whole, on its way to a server.
+
+use std::sync::Arc;
+
+use wire::{Malformed, craft, cstr, read::body};
+
+use crate::{
+    Client, Context, Fault, Place, Server, StatementInfo,
+    client::hash,
+    rewriting::Substitute,
+    server::{Expect, Work},
+};
+
+impl Client {
+    pub(crate) fn forward(
+        &mut self,
+        server: &mut Server,
+        kind: u8,
+        frame: &[u8],
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        if server.queue.is_empty() {
+            server.since_us = context.now_us;
+            server.bytes = 0;
+        }
+        if context.rewriting.is_some() {
+            server.quiet = server.rests_but_for_ours();
+            if server.quiet && !server.wanted.is_empty() {
+                server.try_wanted(context.per_server, to_server);
+            }
+        }
+        if !matches!(kind, b'S' | b'Q' | b'F' | b'H' | b'c' | b'f' | b'd') {
+            server.batch_open = true;
+        }
+        match kind {
+            b'Q' => self.query(server, frame, to_server, context)?,
+            b'P' => self.parse(server, frame, to_server, context)?,
+            b'B' => self.bind(server, frame, to_server, context)?,
+            b'D' | b'C' => self.named_object(server, kind, frame, to_server, context)?,
+            b'E' => {
+                to_server.extend_from_slice(frame);
+                self.expect(server, Expect::Execute(self.bound));
+            }
+            b'F' => {
+                to_server.extend_from_slice(frame);
+                self.expect(server, Expect::Query(Work::default()));
+            }
+            b'S' => {
+                to_server.extend_from_slice(frame);
+                if server.copy_in && server.copy_extended {
+                    // PostgreSQL ignores Sync during COPY (copyfromparse.c).
+                    return Ok(());
+                }
+                self.expect(server, Expect::Sync);
+                server.close_segment();
+            }
+            b'H' => {
+                to_server.extend_from_slice(frame);
+                self.flush = true;
+            }
+            b'c' | b'f' => {
+                to_server.extend_from_slice(frame);
+                self.expect(server, Expect::CopyDone);
+                server.copy_in = false;
+            }
+            _ => return Err(Fault::Protocol),
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, server: &mut Server, expect: Expect) {
+        if server.failed && !matches!(expect, Expect::Sync) {
+            server.undo(expect, Some(self));
+        } else {
+            server.push(expect);
+        }
+    }
+
+    fn judge(&mut self, info: StatementInfo) {
+        if self.pin.is_none() {
+            self.pin = info.pin;
+        }
+        self.set_local |= info.set_local;
+    }
+
+    fn query(
+        &mut self,
+        server: &mut Server,
+        frame: &[u8],
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let (sql, _) = cstr(body(frame)).map_err(|Malformed| Fault::Protocol)?;
+        let info = context.inspect.statement(sql);
+        self.judge(info);
+        let mut rewritten = false;
+        if info.deallocates
+            && let Some(name) = context.inspect.deallocated(sql)
+            && let Some(statement) = self.named.get(name.as_slice()).cloned()
+        {
+            server.ensure(&statement, usize::MAX, to_server);
+            let mut text = b"DEALLOCATE ".to_vec();
+            text.extend_from_slice(&statement.name);
+            craft::query(to_server, &text);
+            self.named.remove(name.as_slice());
+            if let Some(entry) = server.known.get_mut(&statement.id) {
+                entry.0 = crate::server::Knowledge::Unsure;
+            }
+            rewritten = true;
+        }
+        let mut rewrite = 0;
+        if !rewritten {
+            rewrite = self.rewrite_query(server, frame, info, to_server, context);
+        }
+        if !rewritten && rewrite == 0 {
+            to_server.extend_from_slice(frame);
+        }
+        self.unnamed_substitute = None;
+        self.unnamed_serial = 0;
+        server.unnamed = 0;
+        let offset = if let Place::Literal(value) = info.offset { Some(value) } else { None };
+        let work = Work {
+            slot: info.slot,
+            exempt: info.exempt,
+            control: info.control,
+            bind_hash: hash(sql),
+            offset,
+            rewrite,
+        };
+        self.expect(server, Expect::Query(work));
+        Ok(())
+    }
+
+    fn parse(
+        &mut self,
+        server: &mut Server,
+        frame: &[u8],
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let (name, tail) = cstr(body(frame)).map_err(|Malformed| Fault::Protocol)?;
+        let (sql, _) = cstr(tail).map_err(|Malformed| Fault::Protocol)?;
+        if name.is_empty() {
+            let info = context.inspect.statement(sql);
+            self.judge(info);
+            let substitute = self.substitute_of_text(server, tail, info, to_server, context);
+            if substitute.is_none() {
+                to_server.extend_from_slice(frame);
+            }
+            if server.failed {
+                return Ok(());
+            }
+            self.parses += 1;
+            self.unnamed.clear();
+            self.unnamed.extend_from_slice(tail);
+            self.unnamed_info = info;
+            self.unnamed_serial = (self.number << 32) | (self.parses & 0xffff_ffff);
+            self.unnamed_substitute = substitute;
+            if self.unnamed_substitute.is_some() {
+                self.expect(server, Expect::LocalParse { name: Box::default() });
+                return Ok(());
+            }
+            server.unnamed = self.unnamed_serial;
+            self.expect(server, Expect::ParseUnnamed);
+            return Ok(());
+        }
+        let statement = context.statements.intern(tail, || context.inspect.statement(sql));
+        self.judge(statement.info);
+        if server.failed {
+            return Ok(());
+        }
+        if self.named.contains_key(name) {
+            // PostgreSQL itself says 42P05: the name is there already.
+            server.ensure(&statement, usize::MAX, to_server);
+            craft::parse(to_server, &statement.name, tail);
+            self.expect(server, Expect::ParseInjected(None));
+            return Ok(());
+        }
+        if self.named.len() >= context.per_client {
+            return Err(Fault::TooLarge);
+        }
+        self.named.insert(name.into(), Arc::clone(&statement));
+        let known = server.known.get(&statement.id).map(|entry| entry.0);
+        if known.is_none() && self.substitute_of(server, &statement, to_server, context).is_some() {
+            self.expect(server, Expect::LocalParse { name: name.into() });
+        } else if known.is_none() {
+            server.evict(context.per_server, to_server);
+            craft::parse(to_server, &statement.name, tail);
+            server.learn(&statement);
+            self.expect(server, Expect::ParseNamed { statement, name: name.into() });
+        } else {
+            server.ensure(&statement, context.per_server, to_server);
+            self.expect(server, Expect::LocalParse { name: name.into() });
+        }
+        Ok(())
+    }
+
+    fn bind(
+        &mut self,
+        server: &mut Server,
+        frame: &[u8],
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let malformed = |Malformed| Fault::Protocol;
+        let (portal, rest) = cstr(body(frame)).map_err(malformed)?;
+        let (name, tail) = cstr(rest).map_err(malformed)?;
+        let mut rewrite = 0;
+        let info = if name.is_empty() {
+            if let Some(substitute) = self.substitute_of_unnamed(server, to_server, context) {
+                craft::bind(to_server, portal, &substitute.statement.name, tail);
+                rewrite = substitute.rewrite;
+            } else {
+                self.tell_unnamed(server, to_server);
+                to_server.extend_from_slice(frame);
+            }
+            self.unnamed_info
+        } else if let Some(statement) = self.named.get(name).cloned() {
+            self.judge(statement.info);
+            if let Some(substitute) = self.substitute_of(server, &statement, to_server, context) {
+                craft::bind(to_server, portal, &substitute.statement.name, tail);
+                rewrite = substitute.rewrite;
+            } else {
+                server.ensure(&statement, context.per_server, to_server);
+                craft::bind(to_server, portal, &statement.name, tail);
+            }
+            statement.info
+        } else {
+            craft::bind(to_server, portal, &foreign(name), tail);
+            StatementInfo::default()
+        };
+        let offset = match info.offset {
+            Place::Absent => None,
+            Place::Literal(value) => Some(value),
+            Place::Param(n) => bound_integer(tail, n),
+        };
+        self.bound = Work {
+            slot: info.slot,
+            exempt: info.exempt,
+            control: info.control,
+            bind_hash: hash(tail),
+            offset,
+            rewrite,
+        };
+        self.expect(server, Expect::Bind);
+        Ok(())
+    }
+
+    /// What to use in place of the unnamed statement, if it was replaced at Parse and still may be.
+    fn substitute_of_unnamed(
+        &mut self,
+        server: &mut Server,
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Option<Substitute> {
+        self.unnamed_substitute.as_ref()?;
+        self.unnamed_substitute =
+            self.substitute_of_text(server, &self.unnamed, self.unnamed_info, to_server, context);
+        self.unnamed_substitute.clone()
+    }
+
+    /// Tells the server the client's unnamed statement when it has another.
+    fn tell_unnamed(&mut self, server: &mut Server, to_server: &mut Vec<u8>) {
+        if self.unnamed_serial != 0 && server.unnamed != self.unnamed_serial && !server.failed {
+            craft::parse(to_server, b"", &self.unnamed);
+            server.unnamed = self.unnamed_serial;
+            self.expect(server, Expect::ParseInjected(None));
+        } else if self.unnamed_serial == 0 && server.unnamed != 0 && !server.failed {
+            // Another client's unnamed statement must not answer.
+            craft::close_statement(to_server, b"");
+            server.unnamed = 0;
+            self.expect(server, Expect::CloseInjected(u64::MAX));
+        }
+    }
+
+    fn named_object(
+        &mut self,
+        server: &mut Server,
+        kind: u8,
+        frame: &[u8],
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let (what, rest) = body(frame).split_first().ok_or(Fault::Protocol)?;
+        let (name, _) = cstr(rest).map_err(|Malformed| Fault::Protocol)?;
+        let owed = if kind == b'D' { Expect::Describe } else { Expect::Close };
+        if *what != b'S' {
+            to_server.extend_from_slice(frame);
+        } else if name.is_empty() && kind == b'D' {
+            if let Some(substitute) = self.substitute_of_unnamed(server, to_server, context) {
+                craft::describe_statement(to_server, &substitute.statement.name);
+            } else {
+                self.tell_unnamed(server, to_server);
+                to_server.extend_from_slice(frame);
+            }
+        } else if name.is_empty() {
+            self.unnamed_substitute = None;
+            self.unnamed_serial = 0;
+            server.unnamed = 0;
+            to_server.extend_from_slice(frame);
+        } else if kind == b'C' {
+            if !server.failed {
+                self.named.remove(name);
+                self.expect(server, Expect::LocalClose);
+            }
+            return Ok(());
+        } else if let Some(statement) = self.named.get(name).cloned() {
+            if let Some(substitute) = self.substitute_of(server, &statement, to_server, context) {
+                craft::describe_statement(to_server, &substitute.statement.name);
+            } else {
+                server.ensure(&statement, context.per_server, to_server);
+                craft::describe_statement(to_server, &statement.name);
+            }
+        } else {
+            craft::describe_statement(to_server, &foreign(name));
+        }
+        self.expect(server, owed);
+        Ok(())
+    }
+}
+
+/// A name the client never prepared: PostgreSQL shall say so, and shall not find ours by it.
+fn foreign(name: &[u8]) -> Vec<u8> {
+    let mut name = name.to_vec();
+    if name.starts_with(b"pw_") {
+        name.push(b'?');
+    }
+    name
+}
+
+/// The `n`th (from 1) value of a Bind tail as an integer, text or binary.
+fn bound_integer(tail: &[u8], n: u16) -> Option<u64> {
+    let word = |at: usize| Some(u16::from_be_bytes(tail.get(at..at + 2)?.try_into().ok()?));
+    let formats = word(0)?;
+    let format_at = match formats {
+        0 => None,
+        1 => Some(2),
+        _ => Some(2 * usize::from(n)),
+    };
+    let binary = format_at.and_then(word) == Some(1);
+    let mut at = 2 + 2 * usize::from(formats);
+    let count = word(at)?;
+    at += 2;
+    for i in 1..=count {
+        let length = i32::from_be_bytes(tail.get(at..at + 4)?.try_into().ok()?);
+        at += 4;
+        let length = usize::try_from(length).unwrap_or(0);
+        let value = tail.get(at..at + length)?;
+        at += length;
+        if i == n {
+            if !binary {
+                return std::str::from_utf8(value).ok()?.parse().ok();
+            }
+            return match length {
+                8 => u64::try_from(i64::from_be_bytes(value.try_into().ok()?)).ok(),
+                4 => u64::try_from(i32::from_be_bytes(value.try_into().ok()?)).ok(),
+                _ => None,
+            };
+        }
+    }
+    None
+}

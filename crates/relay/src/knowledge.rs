@@ -1,0 +1,98 @@
+//! What a server knows: its prepared statements, told, confirmed, evicted.
+
+use std::sync::Arc;
+
+use crate::{
+    Client, Server, Statement,
+    server::{Expect, Knowledge},
+};
+
+impl Server {
+    /// The server will not do what `expect` stands for. Gives the client's statement name to forget.
+    pub(crate) fn undo(&mut self, expect: Expect, client: Option<&mut Client>) {
+        match expect {
+            Expect::ParseNamed { statement, name } => {
+                self.unsure(&statement);
+                if let Some(client) = client {
+                    client.named.remove(&name);
+                }
+            }
+            Expect::LocalParse { name } => {
+                if let Some(client) = client {
+                    client.named.remove(&name);
+                }
+            }
+            Expect::ParseUnnamed | Expect::ParseInjected(None) => self.unnamed = 0,
+            Expect::ParseInjected(Some(statement)) => self.unsure(&statement),
+            Expect::CloseInjected(id) => {
+                if let Some(entry) = self.known.get_mut(&id) {
+                    entry.0 = Knowledge::Unsure;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn unsure(&mut self, statement: &Arc<Statement>) {
+        if let Some(entry) = self.known.get_mut(&statement.id) {
+            entry.0 = Knowledge::Unsure;
+        }
+    }
+
+    /// Makes sure that the server has (or is being told) `statement`; evicts the longest unused one
+    /// beyond `limit` statements.
+    pub(crate) fn ensure(&mut self, statement: &Arc<Statement>, limit: usize, to_server: &mut Vec<u8>) {
+        if self.failed {
+            return;
+        }
+        self.tick += 1;
+        let (tick, segment) = (self.tick, self.segment);
+        let mut unsure = false;
+        if let Some(entry) = self.known.get_mut(&statement.id) {
+            entry.1 = tick;
+            match entry.0 {
+                Knowledge::Known => return,
+                Knowledge::Parsing(sent) if sent == segment => return,
+                _ => unsure = true,
+            }
+        } else {
+            self.evict(limit, to_server);
+        }
+        if unsure {
+            wire::craft::close_statement(to_server, &statement.name);
+            self.queue.push_back(Expect::CloseInjected(u64::MAX));
+        }
+        wire::craft::parse(to_server, &statement.name, &statement.tail);
+        self.queue.push_back(Expect::ParseInjected(Some(Arc::clone(statement))));
+        self.learn(statement);
+    }
+
+    /// The server is being told `statement`.
+    pub(crate) fn learn(&mut self, statement: &Arc<Statement>) {
+        self.tick += 1;
+        self.known.insert(statement.id, (Knowledge::Parsing(self.segment), self.tick, Arc::clone(statement)));
+    }
+
+    pub(crate) fn evict(&mut self, limit: usize, to_server: &mut Vec<u8>) {
+        if self.known.len() < limit.max(1) {
+            return;
+        }
+        // Only what the server has for certain and no message under way can mean: at rest.
+        if !self.queue.iter().all(|e| matches!(e, Expect::Injected(_))) {
+            return;
+        }
+        let oldest = self
+            .known
+            .iter()
+            .filter(|(_, (knowledge, ..))| *knowledge == Knowledge::Known)
+            .min_by_key(|(_, (_, tick, _))| *tick)
+            .map(|(id, (_, _, statement))| (*id, Arc::clone(statement)));
+        if let Some((id, statement)) = oldest {
+            wire::craft::close_statement(to_server, &statement.name);
+            self.queue.push_back(Expect::CloseInjected(id));
+            if let Some(entry) = self.known.get_mut(&id) {
+                entry.0 = Knowledge::Unsure;
+            }
+        }
+    }
+}
