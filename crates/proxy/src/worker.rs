@@ -39,6 +39,9 @@ const WAKE: Token = Token(usize::MAX);
 /// Fingerprints told apart; the rest are `other`.
 const FINGERPRINTS_MAX: u32 = 5_000;
 
+/// The default target of latency, 75 ms: histograms count exactly at it.
+const TARGET_US: u64 = 75_000;
+
 /// What the workers start from.
 pub struct Shared {
     /// Limits and pools.
@@ -73,7 +76,7 @@ impl Workers {
             workers: count,
             pools: settings.pools.len().max(1),
             fingerprints_max: FINGERPRINTS_MAX,
-            extra_bounds_us: Vec::new(),
+            extra_bounds_us: vec![TARGET_US],
         };
         let registry = stats::Registry::new(config);
         let catalog = Arc::new(Mutex::new(Catalog::new(FINGERPRINTS_MAX)));

@@ -173,13 +173,19 @@ impl Histogram {
         if count == 0 { 0.0 } else { self.sum_us as f64 / count as f64 }
     }
 
-    /// Upper bounds in µs with the number of values not above each; +Inf is [`Self::count`].
+    /// Upper bounds in µs with the number of values not above each; +Inf is [`Self::classic_count`].
     pub fn classic(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let mut cumulative = 0;
         self.bounds().into_iter().enumerate().map(move |(at, bound)| {
             cumulative += self.classic.get(at).copied().unwrap_or(0);
             (bound, cumulative)
         })
+    }
+
+    /// How many values the classic buckets hold. In a histogram that was read while it was written this may differ
+    /// from [`Self::count`] by those under way.
+    pub fn classic_count(&self) -> u64 {
+        self.classic.iter().sum()
     }
 
     /// The fine buckets: highest value in µs and count, ascending, empty ones left out.

@@ -1,13 +1,10 @@
-//! The fingerprints that took most time, and the sum of the others.
+//! The families of fingerprints.
 
 use std::collections::BTreeSet;
 
-use stats::{FingerprintSnapshot, Snapshot};
+use stats::FingerprintSnapshot;
 
 use super::text::{Labels, Page, seconds};
-
-/// Fingerprints of all pools that have series of their own.
-const TOP: usize = 50;
 
 /// Longest query text in a label, in characters.
 const QUERY_LIMIT: usize = 120;
@@ -15,13 +12,12 @@ const QUERY_LIMIT: usize = 120;
 /// Writes one fingerprint's part of a family.
 type Write<'a> = &'a dyn Fn(&mut Page, Labels<'_>, &FingerprintSnapshot);
 
-/// Writes the families of fingerprints.
-pub(super) fn write(page: &mut Page, snapshot: &Snapshot) {
-    let shown = select(snapshot);
+/// Writes what [`Selection::choose`](super::selection::Selection::choose) gave.
+pub(super) fn write(page: &mut Page, shown: &[FingerprintSnapshot]) {
     let labels = |f: &FingerprintSnapshot| [("pool", f.pool.clone()), ("fingerprint", f.id.clone())];
     let mut each = |name: &str, kind: &str, help: &str, sample: Write<'_>| {
         page.family(name, kind, help);
-        for fingerprint in &shown {
+        for fingerprint in shown {
             let owned = labels(fingerprint);
             let borrowed: Vec<(&str, &str)> =
                 owned.iter().map(|(label, value)| (*label, value.as_str())).collect();
@@ -35,10 +31,10 @@ pub(super) fn write(page: &mut Page, snapshot: &Snapshot) {
         &|page, labels, f| page.histogram(labels, &f.server_time),
     );
     each(
-        "poolwright_fingerprint_wait_seconds",
-        "histogram",
+        "poolwright_fingerprint_wait_seconds_total",
+        "counter",
         "Time in the queue before statements, by fingerprint.",
-        &|page, labels, f| page.histogram(labels, &f.acquire_wait),
+        &|page, labels, f| page.sample(labels, seconds(f.acquire_wait.sum_us())),
     );
     each(
         "poolwright_fingerprint_errors_total",
@@ -73,45 +69,4 @@ pub(super) fn write(page: &mut Page, snapshot: &Snapshot) {
         let summary: String = summary.chars().take(QUERY_LIMIT).collect();
         page.sample(&[("fingerprint", &fingerprint.id), ("summary", &summary), ("query", &query)], 1.0);
     }
-}
-
-/// The top ones as they are, and per pool one `other` that holds the rest, so that sums stay exact.
-///
-/// A fingerprint that falls out of the top takes its counts to `other`: there `rate` sees a rise, here a series
-/// that ends, never one that goes down and up.
-fn select(snapshot: &Snapshot) -> Vec<FingerprintSnapshot> {
-    let mut ranked: Vec<&FingerprintSnapshot> =
-        snapshot.fingerprints.iter().filter(|f| f.calls > 0).collect();
-    ranked.sort_by(|a, b| {
-        let time = |f: &FingerprintSnapshot| f.server_time.sum_us();
-        time(b).cmp(&time(a)).then_with(|| (&a.pool, &a.id).cmp(&(&b.pool, &b.id)))
-    });
-    let mut shown: Vec<FingerprintSnapshot> = Vec::new();
-    let mut others: Vec<FingerprintSnapshot> = Vec::new();
-    for fingerprint in ranked {
-        if fingerprint.id != "other" && shown.len() < TOP {
-            shown.push(fingerprint.clone());
-            continue;
-        }
-        let place = others.iter().position(|other| other.pool == fingerprint.pool).unwrap_or_else(|| {
-            others.push(FingerprintSnapshot {
-                pool: fingerprint.pool.clone(),
-                id: "other".to_owned(),
-                query: "other".to_owned(),
-                command: "QUERY".to_owned(),
-                ..FingerprintSnapshot::default()
-            });
-            others.len() - 1
-        });
-        let other = &mut others[place];
-        other.calls += fingerprint.calls;
-        other.errors += fingerprint.errors;
-        other.rows += fingerprint.rows;
-        other.bytes += fingerprint.bytes;
-        other.hold_us += fingerprint.hold_us;
-        other.server_time.merge(&fingerprint.server_time);
-        other.acquire_wait.merge(&fingerprint.acquire_wait);
-    }
-    shown.extend(others);
-    shown
 }

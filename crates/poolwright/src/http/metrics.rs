@@ -5,20 +5,47 @@ use std::collections::BTreeMap;
 use stats::{Counts, Histogram, PoolSnapshot, Snapshot};
 
 use super::fingerprints;
+use super::selection::Selection;
 use super::text::{Page, seconds};
 
 /// Name, help, and what a pool has of it.
 type Family<'a, T> = (&'static str, &'static str, fn(&'a PoolSnapshot) -> T);
 
-/// Renders all families that have data.
-pub(super) fn render(snapshot: &Snapshot) -> String {
+/// Labels that counters have from the start, at zero: Prometheus sees a counter's first rise only then.
+mod always {
+    /// States of server connections.
+    pub const SERVERS: &[&str] = &["active", "idle", "idle_in_transaction", "connecting", "closing"];
+    /// States of clients.
+    pub const CLIENTS: &[&str] = &["active", "waiting", "idle", "idle_in_transaction"];
+    /// Why a client keeps its server.
+    pub const PINS: &[&str] =
+        &["set", "set_config", "prepare", "listen", "temp_table", "hold_cursor", "advisory_lock"];
+    /// How a request for a server ends.
+    pub const ACQUIRES: &[&str] = &["immediate", "waited", "timeout", "cancelled"];
+    /// Why a server connection is closed.
+    pub const CLOSED: &[&str] = &["idle", "lifetime", "error", "reset_failed", "admin", "abandoned"];
+    /// How a transaction ends.
+    pub const TRANSACTIONS: &[&str] = &["commit", "rollback", "abandoned"];
+    /// Not reached, broken while connecting, wrong password, no such database, too many connections, starting up or
+    /// shutting down.
+    pub const CONNECT_FAILURES: &[&str] = &["08001", "08006", "28P01", "3D000", "53300", "57P03"];
+    /// Connection, data, constraint, transaction state, serialization and deadlock, name or syntax, resources,
+    /// cancelled or shut down, internal.
+    pub const ERRORS: &[&str] = &["08", "22", "23", "25", "40", "42", "53", "57", "XX"];
+    /// Why a client is turned away.
+    pub const REJECTIONS: &[&str] =
+        &["database", "limit", "password", "protocol", "server", "timeout", "user"];
+}
+
+/// Renders all families. `selection` remembers which fingerprints have series of their own.
+pub(super) fn render(snapshot: &Snapshot, selection: &mut Selection) -> String {
     let mut page = Page::default();
     process(&mut page, snapshot);
     identity(&mut page, &snapshot.pools);
     gauges(&mut page, snapshot);
     counters(&mut page, snapshot);
     histograms(&mut page, &snapshot.pools);
-    fingerprints::write(&mut page, snapshot);
+    fingerprints::write(&mut page, &selection.choose(snapshot));
     changes(&mut page, snapshot);
     page.finish()
 }
@@ -74,12 +101,19 @@ fn per_name<T: Copy + Into<u64>>(
 ) {
     page.family(name, kind, help);
     for pool in pools {
-        let mut all: BTreeMap<&str, u64> = always.iter().map(|known| (*known, 0)).collect();
-        all.extend(values(pool).iter().map(|(found, value)| (found.as_str(), (*value).into())));
-        for (found, value) in all {
+        for (found, value) in with_zeros(values(pool), always) {
             page.sample(&[("pool", &pool.name), (label, found)], value as f64);
         }
     }
+}
+
+fn with_zeros<'a, T: Copy + Into<u64>>(
+    counts: &'a BTreeMap<String, T>,
+    always: &[&'a str],
+) -> BTreeMap<&'a str, u64> {
+    let mut all: BTreeMap<&str, u64> = always.iter().map(|known| (*known, 0)).collect();
+    all.extend(counts.iter().map(|(found, value)| (found.as_str(), (*value).into())));
+    all
 }
 
 fn gauges(page: &mut Page, snapshot: &Snapshot) {
@@ -88,14 +122,14 @@ fn gauges(page: &mut Page, snapshot: &Snapshot) {
         page,
         pools,
         ("poolwright_server_connections", "gauge", "Connections to PostgreSQL."),
-        ("state", &["active", "idle", "idle_in_transaction", "connecting", "closing"]),
+        ("state", always::SERVERS),
         |pool| &pool.servers,
     );
     per_name(
         page,
         pools,
         ("poolwright_client_connections", "gauge", "Connections from applications."),
-        ("state", &["active", "waiting", "idle", "idle_in_transaction"]),
+        ("state", always::CLIENTS),
         |pool| &pool.clients,
     );
     per_pool(page, pools, ("poolwright_pool_max_connections", "gauge", "Most server connections."), |pool| {
@@ -125,7 +159,7 @@ fn gauges(page: &mut Page, snapshot: &Snapshot) {
         page,
         pools,
         ("poolwright_pinned_connections", "gauge", "Clients that keep their server, by reason."),
-        ("reason", &[]),
+        ("reason", always::PINS),
         |pool| &pool.pinned,
     );
     if let Some(server) = &snapshot.server {
@@ -155,7 +189,7 @@ fn counters(page: &mut Page, snapshot: &Snapshot) {
         "poolwright_acquires_total",
         "Requests for a server, by outcome.",
         "outcome",
-        &["immediate", "waited", "timeout", "cancelled"],
+        always::ACQUIRES,
         |pool| &pool.acquires,
     );
     by_name(
@@ -163,7 +197,7 @@ fn counters(page: &mut Page, snapshot: &Snapshot) {
         "poolwright_server_connections_closed_total",
         "Server connections closed, by reason.",
         "reason",
-        &["idle", "lifetime", "error", "reset_failed", "admin", "abandoned"],
+        always::CLOSED,
         |pool| &pool.closed,
     );
     by_name(
@@ -171,7 +205,7 @@ fn counters(page: &mut Page, snapshot: &Snapshot) {
         "poolwright_server_connect_failures_total",
         "Failed attempts to connect to PostgreSQL, by SQLSTATE.",
         "sqlstate",
-        &[],
+        always::CONNECT_FAILURES,
         |pool| &pool.connect_failures,
     );
     by_name(
@@ -179,7 +213,7 @@ fn counters(page: &mut Page, snapshot: &Snapshot) {
         "poolwright_transactions_total",
         "Transactions, by outcome.",
         "outcome",
-        &["commit", "rollback", "abandoned"],
+        always::TRANSACTIONS,
         |pool| &pool.transactions,
     );
     by_name(
@@ -187,7 +221,7 @@ fn counters(page: &mut Page, snapshot: &Snapshot) {
         "poolwright_query_errors_total",
         "Errors, by class of SQLSTATE.",
         "sqlstate_class",
-        &["53", "57"],
+        always::ERRORS,
         |pool| &pool.errors,
     );
     let plain: [Family<f64>; 5] = [
@@ -212,8 +246,8 @@ fn counters(page: &mut Page, snapshot: &Snapshot) {
         }
     }
     page.family("poolwright_client_rejections_total", "counter", "Clients turned away, by reason.");
-    for (reason, count) in &snapshot.client_rejections {
-        page.sample(&[("reason", reason)], *count as f64);
+    for (reason, count) in with_zeros(&snapshot.client_rejections, always::REJECTIONS) {
+        page.sample(&[("reason", reason)], count as f64);
     }
 }
 

@@ -2,13 +2,14 @@
 
 mod fingerprints;
 mod metrics;
+mod selection;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Query, State};
@@ -53,43 +54,44 @@ pub(crate) async fn serve_source(listener: TcpListener, source: Arc<dyn Source>)
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/events", post(event))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_LIMIT_BYTES))
-        .with_state(source);
+        .with_state(Shared { source, selection: Arc::default() });
     axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
-type Shared = State<Arc<dyn Source>>;
-
-/// Takes the snapshot on a thread that may block.
-async fn take<T: Send + 'static>(
+#[derive(Clone)]
+struct Shared {
     source: Arc<dyn Source>,
-    render: impl FnOnce(stats::Snapshot) -> T + Send + 'static,
-) -> Result<T, StatusCode> {
-    tokio::task::spawn_blocking(move || render(source.snapshot()))
-        .await
-        .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+    selection: Arc<Mutex<selection::Selection>>,
 }
 
-async fn metrics(State(source): Shared) -> Result<Response, StatusCode> {
-    let text = take(source, |snapshot| metrics::render(&snapshot)).await?;
+async fn metrics(State(shared): State<Shared>) -> Result<Response, StatusCode> {
+    let Shared { source, selection } = shared;
+    let rendered = tokio::task::spawn_blocking(move || {
+        // Locked before the snapshot is taken: of two scrapes at a time, the later has the later snapshot.
+        let mut selection = selection.lock().unwrap_or_else(PoisonError::into_inner);
+        metrics::render(&source.snapshot(), &mut selection)
+    });
+    let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
 /// The whole state. `?checkouts=0` leaves the record of checkouts out, which is most of its size.
 async fn snapshot(
-    State(source): Shared,
+    State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Query(options): Query<HashMap<String, String>>,
 ) -> Result<Response, StatusCode> {
     local(peer)?;
     let without = options.get("checkouts").is_some_and(|value| value == "0");
-    let json = take(source, move |mut snapshot| {
+    let taken = tokio::task::spawn_blocking(move || {
+        let mut snapshot = shared.source.snapshot();
         if without {
             snapshot.pools.iter_mut().for_each(|pool| pool.checkouts.clear());
         }
         serde_json::to_vec(&snapshot)
-    })
-    .await?
-    .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    });
+    let json = taken.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let json = json.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
@@ -101,7 +103,7 @@ struct NewEvent {
 }
 
 async fn event(
-    State(source): Shared,
+    State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: axum::body::Bytes,
 ) -> Result<StatusCode, (StatusCode, String)> {
@@ -113,7 +115,7 @@ async fn event(
             return Err(bad(format!("kind and id have 1 to {NAME_LIMIT} printable characters")));
         }
     }
-    source.event(&event.kind, &event.id);
+    shared.source.event(&event.kind, &event.id);
     Ok(StatusCode::NO_CONTENT)
 }
 

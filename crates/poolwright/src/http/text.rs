@@ -33,9 +33,11 @@ impl Page {
         for (bound_us, count) in histogram.classic() {
             self.line("_bucket", labels, Some(&seconds(bound_us).to_string()), count as f64);
         }
-        self.line("_bucket", labels, Some("+Inf"), histogram.count() as f64);
+        // Counted like the buckets above: a worker may count while they are read, and no bucket may pass the last.
+        let count = histogram.classic_count() as f64;
+        self.line("_bucket", labels, Some("+Inf"), count);
         self.line("_sum", labels, None, seconds(histogram.sum_us()));
-        self.line("_count", labels, None, histogram.count() as f64);
+        self.line("_count", labels, None, count);
     }
 
     /// The text so far.
