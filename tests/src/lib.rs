@@ -6,6 +6,7 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+pub mod bot;
 mod driver;
 mod raw;
 mod site;

@@ -11,8 +11,10 @@ use crate::AdvisorError;
 pub struct Column {
     /// Its name, unquoted.
     pub name: String,
-    /// `format_type` of it, as in `bigint`.
+    /// `format_type` of it without its modifier, as in `bigint`: a cast to it never cuts off anything.
     pub type_name: String,
+    /// Whether it is declared NOT NULL.
+    pub not_null: bool,
     /// Whether a default B-tree operator class takes its type.
     pub btree: bool,
     /// Mean width in bytes, from the statistics; 8 where there are none.
@@ -119,12 +121,12 @@ WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
   AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
 const COLUMNS: &str = "
-SELECT a.attrelid, a.attname::pg_catalog.text, pg_catalog.format_type(a.atttypid, a.atttypmod),
+SELECT a.attrelid, a.attname::pg_catalog.text, pg_catalog.format_type(a.atttypid, -1),
        EXISTS (SELECT 1 FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod
                WHERE m.amname = 'btree' AND o.opcdefault AND (o.opcintype = a.atttypid
                  OR t.typname = 'varchar' OR t.typtype = 'e')),
        COALESCE(s.avg_width, NULLIF(a.attlen, -1), 32)::pg_catalog.float8,
-       COALESCE(s.n_distinct, 0)::pg_catalog.float8
+       COALESCE(s.n_distinct, 0)::pg_catalog.float8, a.attnotnull
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -174,6 +176,7 @@ impl Catalog {
                     btree: row.get(3),
                     width_bytes: row.get(4),
                     distinct: row.get(5),
+                    not_null: row.get(6),
                 });
             }
         }

@@ -53,13 +53,24 @@ impl Candidate {
     }
 }
 
-/// Candidates with the places (in `statements`) of those that they might serve.
-pub fn candidates(statements: &[Statement], catalog: &Catalog) -> BTreeMap<Candidate, Vec<usize>> {
+/// A table of fewer pages is read as fast as an index of it.
+const PAGES_MIN: u64 = 8;
+/// Share of all calls from which a statement on a small table is worth an index.
+const HOT_SHARE_MIN: f64 = 0.1;
+
+/// Candidates with the places (in `statements`) of those that they might serve. `shares` are the statements' parts
+/// of all calls.
+pub fn candidates(
+    statements: &[Statement],
+    shares: &[f64],
+    catalog: &Catalog,
+) -> BTreeMap<Candidate, Vec<usize>> {
     let mut found: BTreeMap<Candidate, Vec<usize>> = BTreeMap::new();
     for (place, statement) in statements.iter().enumerate() {
         for used in &statement.uses {
             let Some(table) = catalog.resolve(Some(&used.schema), &used.table) else { continue };
-            if table.small() || table.partitioned {
+            let hot = shares.get(place).is_some_and(|share| *share >= HOT_SHARE_MIN);
+            if table.pages < PAGES_MIN || (table.small() && !hot) || table.partitioned {
                 continue;
             }
             for columns in of_use(used, table) {

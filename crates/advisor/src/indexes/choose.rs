@@ -13,7 +13,7 @@ const GAIN_SHARE_MIN: f64 = 0.10;
 /// A longer index must take this share off what its own prefix left.
 const WIDEN_SHARE_MIN: f64 = 0.25;
 /// Statements cheaper than this are left alone: the planner's units.
-const COST_MIN: f64 = 50.0;
+const COST_MIN: f64 = 15.0;
 /// No statement may become dearer by more than this share.
 const REGRESSION_SHARE_MAX: f64 = 0.02;
 /// Most indexes advised in one go.
@@ -49,7 +49,9 @@ pub(super) async fn choose(
     observed: &[Observed],
 ) -> Result<Vec<IndexAdvice>, AdvisorError> {
     let reads: Vec<_> = observed.iter().map(|statement| statement.read.clone()).collect();
-    let mut left = candidates(&reads, catalog);
+    let calls: f64 = observed.iter().map(|statement| statement.calls).sum();
+    let shares: Vec<f64> = observed.iter().map(|statement| statement.calls / calls.max(1.0)).collect();
+    let mut left = candidates(&reads, &shares, catalog);
     let touched: BTreeSet<usize> = left.values().flatten().copied().collect();
     let mut before = Vec::new();
     for (place, statement) in observed.iter().enumerate() {

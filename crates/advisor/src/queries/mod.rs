@@ -26,7 +26,7 @@ pub struct Finding {
     pub fingerprint: String,
     /// What was observed, in a sentence; no literals.
     pub evidence: String,
-    /// The statement that would be right; `None` where only the application can mend it.
+    /// The statement that would be right; `None` where none could be made of the one observed.
     pub sql_after: Option<String>,
     /// Whether `sql_after` gives the same rows.
     pub same_rows: bool,
@@ -34,8 +34,10 @@ pub struct Finding {
     pub live: bool,
 }
 
-/// Calls below this are too few to judge by.
-const CALLS_MIN: u64 = 5;
+/// Calls below this are no habit of the application.
+const CALLS_MIN: u64 = 2;
+/// Executions with an OFFSET below this are too few to judge by.
+const PAGES_MIN: u64 = 5;
 /// Rows a call, on average or at most, from which an unlimited answer is a fault.
 const ROWS_MEAN_MIN: u64 = 100;
 const ROWS_MAX_MIN: u64 = 1_000;
@@ -103,7 +105,7 @@ impl<'a> Observed<'a> {
 
     /// Deep and climbing OFFSET: every page reads all pages before it.
     fn offset_paging(&self, f: &FingerprintSnapshot, statement: &Statement) -> Option<Finding> {
-        let depth = f.offset.as_ref().filter(|depth| depth.count >= CALLS_MIN && depth.max >= OFFSET_MIN)?;
+        let depth = f.offset.as_ref().filter(|depth| depth.count >= PAGES_MIN && depth.max >= OFFSET_MIN)?;
         let (used, table) = self.large(statement)?;
         let mean = depth.sum / depth.count.max(1);
         if mean < OFFSET_MIN / 4 {
@@ -121,26 +123,26 @@ impl<'a> Observed<'a> {
             },
         );
         let sql = rewrite::keyset(&f.query, used, table);
-        Some(finding(f, "offset_paging", evidence, sql, false, false))
+        // The page after a given row has the same rows; only how it is asked for changes.
+        Some(finding(f, "offset_paging", evidence, sql, true, false))
     }
 
-    /// A whole table read and sorted or sent, while others read it by a column.
+    /// A whole table sent, while others read it by a column.
     fn missing_where(&self, f: &FingerprintSnapshot, statement: &Statement) -> Option<Finding> {
         let (used, table) = self.large(statement)?;
         let unfiltered = used.equal.is_empty() && used.range.is_empty() && used.joined.is_empty();
-        if !unfiltered || !rewrite::unfiltered(&f.query) {
-            return None;
-        }
-        // The first rows by an index are read without reading the rest.
-        let order: Vec<String> = used.order.iter().map(|(name, _)| name.clone()).collect();
-        let early = used.limited && (order.is_empty() || table.served(&order[..1]));
-        if early {
+        // With a LIMIT, and where one row sums up all, the whole table is meant: an index may serve it.
+        if used.limited || !unfiltered || !many_rows(f) || !rewrite::unfiltered(&f.query) {
             return None;
         }
         let column = self.filtered_by(used, f, table)?;
         let evidence = format!(
-            "{} calls read all {} rows of {}: there is no WHERE. Other statements read the table by {column}.",
-            f.calls, table.rows, table.name
+            "{} calls read all {} rows of {} and returned {} on average: there is no WHERE. Other statements read \
+             the table by {column}.",
+            f.calls,
+            table.rows,
+            table.name,
+            f.rows / f.calls.max(1),
         );
         let sql = rewrite::with_where(&f.query, &used.alias, &column);
         Some(finding(f, "missing_where", evidence, sql, false, false))
@@ -166,8 +168,7 @@ impl<'a> Observed<'a> {
     fn missing_limit(&self, f: &FingerprintSnapshot, statement: &Statement) -> Option<Finding> {
         let (used, table) = self.large(statement)?;
         let mean = f.rows / f.calls.max(1);
-        let many = mean >= ROWS_MEAN_MIN || (f.max_rows >= ROWS_MAX_MIN && mean >= ROWS_MEAN_MIN / 5);
-        if used.limited || table.unique_in(&used.equal) || !many {
+        if used.limited || table.unique_in(&used.equal) || !many_rows(f) {
             return None;
         }
         let sql = rewrite::with_limit(&f.query)?;
@@ -182,16 +183,17 @@ impl<'a> Observed<'a> {
 
     /// Bursts of INSERTs of one row each.
     fn one_row_inserts(&self, f: &FingerprintSnapshot, statement: &Statement) -> Option<Finding> {
-        if statement.kind != Kind::Insert || !in_runs(f) || f.rows > f.calls.saturating_mul(2) {
+        let single = statement.kind == Kind::Insert && rewrite::inserts_one_row(&f.query);
+        if !single || !in_runs(f) || f.rows > f.calls.saturating_mul(2) {
             return None;
         }
-        let sql = rewrite::unnest(&f.query, self.catalog)?;
+        let sql = rewrite::unnest(&f.query, self.catalog);
         let evidence = format!(
             "{} of {} calls came in {} runs by one client, {} in the longest, one row each: a round trip and, \
              outside a transaction, a flush of the log for every row.",
             f.bursts.calls_in_runs, f.calls, f.bursts.runs, f.bursts.longest_run
         );
-        Some(finding(f, "one_row_inserts", evidence, Some(sql), true, false))
+        Some(finding(f, "one_row_inserts", evidence, sql, true, false))
     }
 
     /// One look-up after another for the rows of an earlier answer.
@@ -239,13 +241,20 @@ impl<'a> Observed<'a> {
              the application for a moment.",
             f.repeats.hits, f.repeats.calls
         );
-        Some(finding(f, "repeated_reads", evidence, None, true, false))
+        let sql = format!("/* once for each value, then from memory */ {}", f.query);
+        Some(finding(f, "repeated_reads", evidence, Some(sql), true, false))
     }
 }
 
 /// Whether a value of the column stands for several rows: not a key, declared or in fact.
 fn groups(table: &Table, column: &str) -> bool {
     !table.unique_in(&[column.to_owned()]) && table.distinct(column) * 5.0 <= table.rows
+}
+
+/// Whether an execution answers with more rows than somebody reads.
+fn many_rows(f: &FingerprintSnapshot) -> bool {
+    let mean = f.rows / f.calls.max(1);
+    mean >= ROWS_MEAN_MIN || (f.max_rows >= ROWS_MAX_MIN && mean >= ROWS_MEAN_MIN / 5)
 }
 
 /// Whether the values in runs mostly differ.

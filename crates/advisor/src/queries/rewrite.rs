@@ -119,6 +119,10 @@ pub(super) fn keyset(sql: &str, used: &Use, table: &Table) -> Option<String> {
             shortest.columns.iter().filter(|name| !names.contains(name)).map(|n| (n.clone(), descending)),
         );
     }
+    // A comparison with NULL finds nothing: rows without the key would be lost.
+    if !keys.iter().all(|(name, _)| table.column(name).is_some_and(|column| column.not_null)) {
+        return None;
+    }
     let mut tree = parse(sql)?;
     let select = select_of(&mut tree)?;
     let offset = select.limit_offset.take()?;
@@ -152,12 +156,28 @@ pub(super) fn keyset(sql: &str, used: &Use, table: &Table) -> Option<String> {
     print(&tree)
 }
 
+/// Whether an INSERT has VALUES of one row.
+pub(super) fn inserts_one_row(sql: &str) -> bool {
+    let insert = |tree: ParseResult| match tree.stmts.into_iter().next()?.stmt?.node? {
+        NodeEnum::InsertStmt(insert) => one_row(&insert),
+        _ => None,
+    };
+    parse(sql).and_then(insert).is_some()
+}
+
 /// `INSERT INTO t (a, b) SELECT rows.a, now() FROM unnest($1::x[]) rows(a)` for an INSERT of one row: a parameter
 /// for an array of each value, expressions without parameters as they stand.
 pub(super) fn unnest(sql: &str, catalog: &Catalog) -> Option<String> {
     let mut tree = parse(sql)?;
     let [raw] = tree.stmts.as_mut_slice() else { return None };
     let Some(NodeEnum::InsertStmt(insert)) = raw.stmt.as_mut()?.node.as_mut() else { return None };
+    // Two rows of one statement may not update the same third one.
+    let updates = |c: &pg_query::protobuf::OnConflictClause| {
+        c.action() == pg_query::protobuf::OnConflictAction::OnconflictUpdate
+    };
+    if insert.on_conflict_clause.as_deref().is_some_and(updates) {
+        return None;
+    }
     let relation = insert.relation.as_ref()?;
     let schema = Some(relation.schemaname.as_str()).filter(|schema| !schema.is_empty());
     let table = catalog.resolve(schema, &relation.relname)?;
@@ -179,7 +199,12 @@ pub(super) fn unnest(sql: &str, catalog: &Catalog) -> Option<String> {
     let (mut arrays, mut names, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     for (name, value) in columns.iter().zip(&values) {
         if varies(value) {
-            arrays.push(format!("${}::{}[]", arrays.len() + 1, table.column(name)?.type_name));
+            let type_name = &table.column(name)?.type_name;
+            // unnest takes arrays of arrays apart to the last element.
+            if type_name.ends_with("[]") {
+                return None;
+            }
+            arrays.push(format!("${}::{type_name}[]", arrays.len() + 1));
             names.push(crate::quote(name));
             targets.push(format!("rows.{}", crate::quote(name)));
         } else if number_free(value) {
