@@ -97,7 +97,7 @@ fn postgres_is_away_longer_than_a_client_waits() {
     assert_eq!(raw.query("SELECT 1"), Ok(vec!["1".to_owned()]));
     site.postgres.halt();
     wait_for("the pooler has seen its server close", || site.pool().servers["idle"] == 0);
-    assert_eq!(raw.query("SELECT 2"), Err("53300".to_owned()));
+    assert_eq!(raw.query("SELECT 2"), Err("08001".to_owned()));
     site.postgres.restart().unwrap();
     wait_for("the client goes on", || raw.query("SELECT 3").is_ok());
     assert!(site.pool().connect_failures["08001"] > 0);
