@@ -6,8 +6,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use tests::{Site, node_folder, python, said, wait_until};
 use tokio_postgres::{Client, NoTls, Statement};
@@ -30,13 +30,42 @@ fn drive(command: &mut Command) {
     assert_eq!(told, serde_json::json!({ "all": SERVERS, "moved": true }));
 }
 
+/// Eight at the same time, and each one's two statements on different servers.
 #[test]
-fn psql_runs_queries() {
+fn psql_shares_servers() {
     let site = Site::start(LIMITS);
     let sql = "CREATE TABLE t(a int); INSERT INTO t SELECT generate_series(1, 1000);";
-    assert!(site.client("psql").args(["-X", "-c", sql]).status().unwrap().success());
-    let output = site.client("psql").args(["-XAtc", "SELECT count(*), sum(a) FROM t"]).output().unwrap();
-    assert_eq!(said(&output).trim(), "1000|500500");
+    site.psql(sql).unwrap();
+    assert_eq!(site.psql("SELECT count(*), sum(a) FROM t").unwrap(), "1000|500500");
+    all_move(&site, |folder, open| {
+        let file = folder.join("moves.sql");
+        let wait = format!("\\! {}\n", until(open));
+        let insert = "INSERT INTO seen VALUES (:client_id, pg_backend_pid());\n";
+        std::fs::write(&file, format!("{insert}{wait}{insert}")).unwrap();
+        let one = |number: usize| {
+            let mut command = site.client("psql");
+            command
+                .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-v", &format!("client_id={number}"), "-f"])
+                .arg(&file);
+            command
+        };
+        (0..CLIENTS).map(one).collect()
+    });
+}
+
+/// A statement prepared in SQL is the session's own: its client keeps the server, and nobody finds it there later.
+#[test]
+fn psql_prepares_in_sql() {
+    let site = Site::start(LIMITS);
+    let file = site.folder().join("prepare.sql");
+    let sql = "PREPARE twice(int) AS SELECT 2 * $1;\nEXECUTE twice(21);\nBEGIN;\nEXECUTE twice(4);\nCOMMIT;\n\
+               SELECT count(*) FROM pg_prepared_statements;\n";
+    std::fs::write(&file, sql).unwrap();
+    for _ in 0..CLIENTS {
+        let output = site.client("psql").args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-f"]).arg(&file).output();
+        assert_eq!(said(&output.unwrap()), "42\n8\n1\n");
+    }
+    assert_eq!(site.psql("SELECT count(*) FROM pg_prepared_statements").unwrap(), "0");
 }
 
 #[test]
@@ -117,21 +146,28 @@ fn pgbench(mode: &str) {
     assert!(said(&output).contains("actually processed: 400/400"), "{}", said(&output));
     let told = said(&output);
     assert!(!told.contains("number of failed transactions: ") || told.contains("transactions: 0 "), "{told}");
-    pgbench_moves(&site, mode);
+    all_move(&site, |folder, open| {
+        let file = folder.join("moves.sql");
+        let insert = "INSERT INTO seen VALUES (:client_id, pg_backend_pid());";
+        std::fs::write(&file, format!("{insert}\n\\shell {}\n", until(open))).unwrap();
+        let mut command = site.client("pgbench");
+        command.args(["-n", "-M", mode, "-c", &clients, "-j", &clients, "-t", "2", "-f"]).arg(&file);
+        vec![command]
+    });
 }
 
-/// All clients run the same statement twice: with only server A free, and, after the gate, with only server B free.
-fn pgbench_moves(site: &Site, mode: &str) {
+/// A shell's wait for a file, 40 s at most.
+fn until(open: &Path) -> String {
+    format!("n=0; until [ -e {} ] || [ $n -gt 2000 ]; do sleep 0.02; n=$((n + 1)); done", open.display())
+}
+
+/// `clients` are told where they may put files and which file to await between their two turns; in each turn they
+/// write their number and backend into `seen`. In the first only server A is free, in the second only server B.
+fn all_move(site: &Site, clients: impl FnOnce(&Path, &Path) -> Vec<Command>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let gate = tempfile::tempdir().unwrap();
-    let file = gate.path().join("moves.sql");
-    let open = gate.path().join("open");
-    let text = format!(
-        "INSERT INTO seen VALUES (:client_id, pg_backend_pid());\n\
-         \\shell n=0; until [ -e {} ] || [ $n -gt 2000 ]; do sleep 0.02; n=$((n + 1)); done\n",
-        open.display()
-    );
-    std::fs::write(&file, text).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let open = folder.path().join("open");
+    let commands = clients(folder.path(), &open);
     runtime.block_on(async {
         let mut holders = Vec::new();
         for _ in 0..SERVERS {
@@ -142,10 +178,9 @@ fn pgbench_moves(site: &Site, mode: &str) {
             holder.batch_execute("BEGIN").await.unwrap();
         }
         holders[0].batch_execute("COMMIT").await.unwrap();
-        let clients = CLIENTS.to_string();
-        let mut command = site.client("pgbench");
-        command.args(["-n", "-M", mode, "-c", &clients, "-j", &clients, "-t", "2", "-f"]).arg(&file);
-        let running = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let start =
+            |mut command: Command| command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let running: Vec<Child> = commands.into_iter().map(start).collect();
         let watcher = tests::connect(&site.postgres.url("postgres")).await;
         let count = async |sql: &str| watcher.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
         wait_until("all clients had their first turn", async || {
@@ -155,8 +190,10 @@ fn pgbench_moves(site: &Site, mode: &str) {
         holders[0].batch_execute("BEGIN").await.unwrap();
         holders[1].batch_execute("COMMIT").await.unwrap();
         std::fs::write(&open, "").unwrap();
-        let output = running.await.unwrap();
-        assert!(output.status.success(), "{}", said(&output));
+        for child in running {
+            let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+            assert!(output.status.success(), "{}", said(&output));
+        }
         let moved =
             "SELECT count(*) FROM (SELECT client FROM seen GROUP BY client HAVING count(DISTINCT pid) = 2) m";
         assert_eq!(count(moved).await, CLIENTS as i64);
