@@ -7,6 +7,7 @@ pub mod kept;
 pub mod load;
 pub mod memory;
 pub mod postgres;
+pub mod prometheus;
 pub mod script;
 pub mod sustained;
 pub mod workload;

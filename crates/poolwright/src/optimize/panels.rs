@@ -6,9 +6,9 @@
 //! `$__rate_interval` as long as the window: so a rate or a percentile is that of the whole window. A gauge is averaged
 //! over it.
 
+use lab::prometheus::{Prometheus, QueryError, Series, fill_in};
 use serde::Deserialize;
 
-use super::prometheus::{Prometheus, QueryError, Series};
 use crate::report::evidence::{PanelLine, PanelSeries};
 use crate::report::model::{Panel, PhaseName};
 
@@ -158,8 +158,8 @@ fn compare(prometheus: &Prometheus, target: &Target, windows: &[Window]) -> Resu
     let after = windows.iter().rev().find(|window| window.phase == PhaseName::Verify);
     let lengths = before.into_iter().chain(after).map(|window| (window.to_s - window.from_s) as u64);
     let length_s = lengths.min().unwrap_or(0).max(4 * scrape_s);
-    let mut expr = substitute(&target.expr, length_s);
-    if expr == substitute(&target.expr, length_s + 1) {
+    let mut expr = fill_in(&target.expr, length_s);
+    if expr == fill_in(&target.expr, length_s + 1) {
         expr = format!("avg_over_time(({expr})[{length_s}s:{scrape_s}s])");
     }
     let mut lines: Vec<(String, Option<f64>, Option<f64>)> = Vec::new();
@@ -193,7 +193,7 @@ fn over_time(
     let length_s = (ended_s - began_s).max(0.0);
     let smoothing_s = ((length_s / 20.0) as u64).min(SMOOTHING_MAX_S).max(4 * scrape_s);
     let step_s = ((length_s / POINTS_MAX).ceil() as u64).max(scrape_s);
-    let expr = substitute(&target.expr, smoothing_s);
+    let expr = fill_in(&target.expr, smoothing_s);
     let mut lines: Vec<PanelLine> = prometheus
         .query_range(&expr, began_s, ended_s, step_s)?
         .iter()
@@ -210,15 +210,6 @@ fn over_time(
         .collect();
     lines.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(lines)
-}
-
-/// The expression with the dashboard's variables filled in; `range_s` seconds for each range.
-pub fn substitute(expr: &str, range_s: u64) -> String {
-    let range = format!("{range_s}s");
-    let everything = ["$job", "$instance", "$pool", "$datasource"];
-    let expr = expr.replace("$__rate_interval", &range).replace("$__range", &range);
-    let expr = everything.iter().fold(expr, |expr, variable| expr.replace(variable, ".*"));
-    expr.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A line's name: the legend with its `{{label}}`s filled in. Without a legend, the query text or whatever labels

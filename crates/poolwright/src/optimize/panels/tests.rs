@@ -19,7 +19,7 @@ fn every_main_panel_is_in_the_dashboard() {
 fn no_variable_is_left() {
     for panel in main_panels() {
         for target in panel.targets {
-            let expr = substitute(&target.expr, 20);
+            let expr = fill_in(&target.expr, 20);
             assert!(!expr.contains('$') && !expr.contains('\n'), "{expr}");
         }
     }
@@ -104,7 +104,7 @@ async fn a_real_prometheus_tells_before_from_after() {
     });
     let server = tokio::spawn(http::serve_source(listener, source.clone()));
     let asked = tokio::task::spawn_blocking(move || {
-        let prometheus = Prometheus::start(&metrics, Duration::from_secs(1), false).unwrap();
+        let prometheus = crate::optimize::prometheus::start(&metrics, Duration::from_secs(1), false).unwrap();
         assert!(prometheus.version().unwrap().contains('.'));
         let wrong = prometheus.query("sum(", unix_s()).unwrap_err().to_string();
         assert!(wrong.contains("parse error"), "{wrong}");
