@@ -324,7 +324,8 @@ impl Pool {
     /// Closes idle servers that are too many, too old, or idle for too long (down to `min`), oldest first.
     fn retire(&mut self, now_us: u64, jitter: u64, swept: &mut Swept) {
         let mut live = self.slots.used() - self.slots.closing_count();
-        for server in self.slots.idle_oldest_first() {
+        let mut place = 0;
+        while let Some(server) = self.slots.idle_at(place) {
             let reason = if self.slots.used() - self.slots.closing_count() > self.limits.max {
                 CloseReason::Admin
             } else if self.slots.expired_jittered(server, now_us, self.limits.lifetime_us, jitter) {
@@ -333,6 +334,7 @@ impl Pool {
             {
                 CloseReason::Idle
             } else {
+                place += 1;
                 continue;
             };
             self.slots.closing(server);

@@ -77,8 +77,9 @@ impl Slots {
         self.idle.last().copied()
     }
 
-    pub fn idle_oldest_first(&self) -> Vec<ServerId> {
-        self.idle.clone()
+    /// The idle server that `place` others have been idle longer than.
+    pub fn idle_at(&self, place: usize) -> Option<ServerId> {
+        self.idle.get(place).copied()
     }
 
     pub fn expired(&self, server: ServerId, now_us: u64, lifetime_us: u64) -> bool {
