@@ -84,6 +84,9 @@ pub struct Statement {
     /// The kind of finding it is the remedy of (`after` statements only).
     #[serde(default)]
     pub fixes: Option<String>,
+    /// Kinds of findings on this statement that the application's owner agrees to, also where they change the rows.
+    #[serde(default)]
+    pub accept: Vec<String>,
 }
 
 fn once() -> u32 {

@@ -7,7 +7,7 @@ mod measure;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -65,7 +65,8 @@ struct Run {
     free: parking::Stack,
     measure: Measure,
     started: Instant,
-    over: AtomicBool,
+    /// Set once: operations still under way end at once, and their connections with them.
+    over: tokio::sync::watch::Sender<bool>,
     open: AtomicU64,
 }
 
@@ -104,7 +105,7 @@ pub async fn run(plan: LoadPlan) -> Result<LoadResult, LoadError> {
         free: parking::Stack::default(),
         // Moved to the moment the connections are open.
         started: Instant::now(),
-        over: AtomicBool::new(false),
+        over: tokio::sync::watch::Sender::new(false),
         open: AtomicU64::new(0),
         plan,
     });
@@ -118,7 +119,7 @@ pub async fn run(plan: LoadPlan) -> Result<LoadResult, LoadError> {
     let offered = arrivals.len();
     dispatch(Arc::clone(&run), arrivals).await?;
     drain(&run, offered as u64).await;
-    run.over.store(true, Ordering::Release);
+    run.over.send_replace(true);
     let _ = grower.await;
     let _ = sampler.await;
     Ok(run.measure.result(&run.plan, offered as u64))
@@ -135,7 +136,7 @@ async fn open_ahead(run: &Arc<Run>, count: usize) -> Result<(), LoadError> {
 
 /// Keeps free connections ahead of the arrivals, off their path.
 async fn grow(run: Arc<Run>) {
-    while !run.over.load(Ordering::Acquire) {
+    while !*run.over.borrow() {
         let room = (run.open.load(Ordering::Relaxed) as usize) < run.plan.connections_max;
         if run.free.len() < AHEAD && room {
             match Connection::open(&run.target).await {
@@ -154,7 +155,7 @@ async fn grow(run: Arc<Run>) {
 /// Notes the backlog ten times a second.
 async fn sample(run: Arc<Run>) {
     let mut tick = tokio::time::interval(Duration::from_millis(100));
-    while !run.over.load(Ordering::Acquire) {
+    while !*run.over.borrow() {
         tick.tick().await;
         run.measure.note_backlog(run.started);
     }
@@ -172,11 +173,11 @@ async fn dispatch(run: Arc<Run>, arrivals: Vec<(f64, usize)>) -> Result<(), Load
             for (number, (at, operation)) in arrivals.into_iter().enumerate() {
                 let intended = run.started + Duration::from_secs_f64(at);
                 std::thread::sleep(intended.saturating_duration_since(Instant::now()));
-                if run.over.load(Ordering::Acquire) {
+                if *run.over.borrow() {
                     return;
                 }
                 run.measure.arrived();
-                handle.spawn(operate(Arc::clone(&run), operation, number as u64, intended));
+                handle.spawn(until_over(Arc::clone(&run), operation, number as u64, intended));
             }
             let _ = done.send(());
         })
@@ -191,7 +192,7 @@ struct StopOnDrop(Arc<Run>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.over.store(true, Ordering::Release);
+        self.0.over.send_replace(true);
     }
 }
 
@@ -206,6 +207,15 @@ async fn drain(run: &Run, offered: u64) {
     let until = Instant::now() + DRAIN;
     while run.measure.answered() < offered && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// One operation, to its end or to that of the run: what is still under way then would spoil the next run.
+async fn until_over(run: Arc<Run>, index: usize, number: u64, intended: Instant) {
+    let mut over = run.over.subscribe();
+    tokio::select! {
+        () = operate(Arc::clone(&run), index, number, intended) => {}
+        _ended = over.wait_for(|over| *over) => {}
     }
 }
 

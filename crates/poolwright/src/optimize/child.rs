@@ -1,15 +1,18 @@
 //! `poolwright serve` as a child process, so that its memory and CPU are measured alone.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::process::Process;
 use super::settings::Settings;
 
 /// How long the child may take until it answers.
 const START_MAX: Duration = Duration::from_secs(10);
-/// How long the child may take to leave after SIGTERM.
-const LEAVE_MAX: Duration = Duration::from_secs(5);
+/// How long new settings may take to come into force.
+const APPLY_MAX: Duration = Duration::from_secs(5);
+/// Longest answer that is read, in bytes.
+const ANSWER_MAX: u64 = 64 << 20;
 
 /// A child that did not start, did not answer or did not take its settings.
 #[derive(Debug, thiserror::Error)]
@@ -28,60 +31,110 @@ pub enum ChildError {
     Http(String),
 }
 
+/// Asks the child over HTTP; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    agent: ureq::Agent,
+    address: String,
+}
+
+impl Asker {
+    fn new(address: &str) -> Self {
+        let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
+        Self { agent, address: address.to_owned() }
+    }
+
+    /// Runs a request on a thread that may block.
+    async fn ask<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(&ureq::Agent, &str) -> Result<T, ureq::Error> + Send + 'static,
+    ) -> Result<T, ChildError> {
+        let Self { agent, address } = self.clone();
+        tokio::task::spawn_blocking(move || request(&agent, &address))
+            .await
+            .map_err(|error| ChildError::Http(error.to_string()))?
+            .map_err(|error| ChildError::Http(error.to_string()))
+    }
+
+    /// Everything it has counted so far; the checkout records only if asked for.
+    ///
+    /// # Errors
+    /// It does not answer, or not with a snapshot.
+    pub async fn snapshot(&self, checkouts: bool) -> Result<stats::Snapshot, ChildError> {
+        self.ask(move |agent, address| {
+            let url = format!("http://{address}/snapshot.json?checkouts={}", u8::from(checkouts));
+            agent.get(url).call()?.body_mut().with_config().limit(ANSWER_MAX).read_json()
+        })
+        .await
+    }
+
+    /// Marks a moment in its metrics, for the dashboard's annotations.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn event(&self, kind: &str, id: &str) -> Result<(), ChildError> {
+        let id: String = id.chars().take(64).collect();
+        let body = serde_json::json!({ "kind": kind, "id": id });
+        self.ask(move |agent, address| {
+            agent.post(format!("http://{address}/events")).send_json(&body).map(drop)
+        })
+        .await
+    }
+
+    async fn healthy(&self) -> bool {
+        self.ask(|agent, address| agent.get(format!("http://{address}/healthz")).call().map(drop))
+            .await
+            .is_ok()
+    }
+}
+
 /// A running `serve`; dropping it ends it.
 #[derive(Debug)]
 pub struct Pooler {
-    child: Child,
+    process: Process,
     file: PathBuf,
     settings: Settings,
-    agent: ureq::Agent,
+    asker: Asker,
 }
 
 impl Pooler {
-    /// Writes `serve.toml` into `folder` (which must be private) and starts the child on it.
+    /// Writes `serve.toml` into `folder` (which must be private) and starts the child on it. To be called on the
+    /// main thread, see [`Process::start`].
     ///
     /// # Errors
     /// The child cannot start or does not become healthy; it has been ended then.
-    pub fn start(folder: &Path, settings: Settings) -> Result<Self, ChildError> {
+    pub async fn start(folder: &Path, settings: Settings, outlives: bool) -> Result<Self, ChildError> {
         let file = folder.join("serve.toml");
         settings.write(&file)?;
         let log = std::fs::File::create(folder.join("serve.log"))?;
-        let child = Command::new(std::env::current_exe()?)
-            .arg("serve")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build().into();
-        let mut pooler = Self { child, file, settings, agent };
-        pooler.wait_until_healthy()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let process = Process::start(command, outlives)?;
+        let asker = Asker::new(&settings.metrics);
+        let mut pooler = Self { process, file, settings, asker };
+        pooler.wait_until_healthy().await?;
         Ok(pooler)
     }
 
-    fn wait_until_healthy(&mut self) -> Result<(), ChildError> {
+    async fn wait_until_healthy(&mut self) -> Result<(), ChildError> {
         let until = Instant::now() + START_MAX;
         while Instant::now() < until {
-            if self.child.try_wait()?.is_some() {
+            if self.process.ended()?.is_some() {
                 let log = self.file.with_file_name("serve.log");
                 let text = std::fs::read_to_string(log).unwrap_or_default();
                 return Err(ChildError::Ended(text.trim().chars().take(600).collect()));
             }
-            if self.agent.get(self.address("healthz")).call().is_ok() {
+            if self.asker.healthy().await {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(30));
+            tokio::time::sleep(Duration::from_millis(30)).await;
         }
         Err(ChildError::Silent(self.settings.metrics.clone()))
     }
 
-    fn address(&self, page: &str) -> String {
-        format!("http://{}/{page}", self.settings.metrics)
-    }
-
     /// The child's process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// What it was last told.
@@ -89,76 +142,39 @@ impl Pooler {
         &self.settings
     }
 
-    /// Everything it has counted so far.
-    ///
-    /// # Errors
-    /// It does not answer, or not with a snapshot.
-    pub fn snapshot(&self) -> Result<stats::Snapshot, ChildError> {
-        let http = |error: ureq::Error| ChildError::Http(error.to_string());
-        let mut answer = self.agent.get(self.address("snapshot.json")).call().map_err(http)?;
-        answer.body_mut().with_config().limit(64 << 20).read_json().map_err(http)
-    }
-
-    /// Marks a moment in its metrics, for the dashboard's annotations.
-    ///
-    /// # Errors
-    /// It does not answer.
-    pub fn event(&self, kind: &str, id: &str) -> Result<(), ChildError> {
-        let body = serde_json::json!({ "kind": kind, "id": id });
-        let sent = self.agent.post(self.address("events")).send_json(&body);
-        sent.map(drop).map_err(|error| ChildError::Http(error.to_string()))
+    /// For tasks that ask it beside the phases.
+    pub fn asker(&self) -> &Asker {
+        &self.asker
     }
 
     /// Rewrites its file and asks it to read it again; returns when the new limits are in force.
     ///
     /// # Errors
     /// The file cannot be written, or the limits do not show in the snapshot within 5 s.
-    pub fn apply(&mut self, settings: Settings) -> Result<(), ChildError> {
+    pub async fn apply(&mut self, settings: Settings) -> Result<(), ChildError> {
         settings.write(&self.file)?;
-        self.signal(libc::SIGHUP);
-        let until = Instant::now() + LEAVE_MAX;
+        self.process.signal(libc::SIGHUP);
+        self.settings = settings;
+        let until = Instant::now() + APPLY_MAX;
         while Instant::now() < until {
-            let snapshot = self.snapshot()?;
+            let snapshot = self.asker.snapshot(false).await?;
+            let limits = &self.settings.limits;
             let taken = snapshot.pools.iter().any(|pool| {
-                pool.name == settings.pool
-                    && pool.max == settings.limits.max
-                    && pool.min == settings.limits.min
+                pool.name == self.settings.pool
+                    && (pool.max, pool.min) == (limits.max, limits.min)
+                    && pool.idle_timeout_ms == limits.idle_timeout_ms
+                    && pool.query_timeout_ms == limits.query_timeout_ms
             });
-            let rewrites = settings
-                .rewrites
-                .iter()
-                .all(|rewrite| snapshot.rewrites.iter().any(|state| state.id == rewrite.id));
-            if taken && rewrites {
-                self.settings = settings;
+            if taken {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(50));
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Err(ChildError::Http("the new settings did not come into force within 5 s".into()))
     }
 
-    #[allow(unsafe_code)]
-    fn signal(&self, signal: libc::c_int) {
-        let Ok(pid) = libc::pid_t::try_from(self.child.id()) else { return };
-        // SAFETY: kill has no memory effects; the child is not yet reaped, so the id is still its own.
-        unsafe { libc::kill(pid, signal) };
-    }
-}
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return;
-        }
-        self.signal(libc::SIGTERM);
-        let until = Instant::now() + LEAVE_MAX;
-        while Instant::now() < until {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
+    /// Lets it run on after this program; gives its process id.
+    pub fn leave_running(self) -> u32 {
+        self.process.leave_running()
     }
 }

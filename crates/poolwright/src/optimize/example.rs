@@ -1,6 +1,6 @@
 //! The example that `demo` runs on, embedded as files; no name in it is known to the program.
 
-use super::plan::Known;
+use lab::workload::Workload;
 
 const SCHEMA: &str = include_str!("../../../../examples/discord-bot/schema.sql");
 const DATA: &str = include_str!("../../../../examples/discord-bot/data.sql");
@@ -16,24 +16,24 @@ pub fn data(scale: f64) -> String {
     DATA.replace("{{scale}}", &scale.to_string())
 }
 
-/// The workload's statements, heaviest operation first, with the operation's weight in place of a count.
+/// What the example's application does, at a scale.
 ///
 /// # Errors
 /// The file is no workload.
-pub fn declared() -> Result<Vec<Known>, String> {
-    let table: toml::Table = WORKLOAD.parse().map_err(|error| format!("the example's workload: {error}"))?;
-    let mut known = Vec::new();
-    for operation in table.get("operation").and_then(toml::Value::as_array).into_iter().flatten() {
-        let weight = operation.get("weight").and_then(toml::Value::as_integer).unwrap_or(1);
-        for statement in operation.get("statement").and_then(toml::Value::as_array).into_iter().flatten() {
-            if let Some(sql) = statement.get("sql").and_then(toml::Value::as_str) {
-                let calls = u64::try_from(weight).unwrap_or(1);
-                known.push(Known { query: sql.to_owned(), calls, ..Known::default() });
-            }
-        }
-    }
-    known.sort_by_key(|statement| std::cmp::Reverse(statement.calls));
-    if known.is_empty() { Err("the example's workload has no statement".to_owned()) } else { Ok(known) }
+pub fn workload(scale: f64) -> Result<Workload, String> {
+    let workload = Workload::parse(WORKLOAD).map_err(|error| format!("the example's workload: {error}"))?;
+    Ok(workload.scaled(scale))
+}
+
+/// Ids of the findings that the example agrees to by name, in its own workload file.
+pub fn accepted(workload: &Workload) -> Vec<String> {
+    let statements = workload.operations.iter().flat_map(|operation| &operation.statements);
+    statements
+        .flat_map(|statement| {
+            let id = fingerprint::hex(fingerprint::scan(statement.sql.as_bytes()).id);
+            statement.accept.iter().map(move |kind| format!("{kind}-{id}"))
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn the_example_has_statements_and_scales() {
-        assert!(super::declared().unwrap().len() > 3);
+        assert!(super::workload(1.0).unwrap().operations.len() > 3);
         assert!(!super::data(0.05).contains("{{"));
         assert!(super::schema().contains("CREATE TABLE"));
     }

@@ -1,10 +1,20 @@
 //! The five phases on one database: what is told to the pooler, what is read from it, and the verdict.
-#![allow(dead_code)] // The phases that call these parts are not written yet.
+#![allow(dead_code)] // Prometheus is not asked yet.
 
+pub mod accept;
 pub mod child;
 pub mod example;
+pub mod five;
+pub mod memory;
+pub mod pace;
 pub mod panels;
+pub mod phases;
 pub mod plan;
+pub mod probe;
+pub mod process;
+pub mod progress;
 pub mod prometheus;
+pub mod session;
 pub mod settings;
 pub mod verdict;
+pub mod watch;

@@ -142,7 +142,8 @@ pub async fn plan(client: &Client, known: &[Known], source: &str) -> Result<(Rep
     Ok((report, Evidence { remarks, ..Evidence::default() }))
 }
 
-fn index(advice: &advisor::indexes::IndexAdvice) -> Index {
+/// An index as it stands in the report before anything is built.
+pub fn index(advice: &advisor::indexes::IndexAdvice) -> Index {
     Index {
         name: advice.name.clone(),
         sql: advice.sql_up.clone(),
@@ -157,7 +158,8 @@ fn index(advice: &advisor::indexes::IndexAdvice) -> Index {
     }
 }
 
-fn finding(found: advisor::queries::Finding) -> Finding {
+/// A finding as it stands in the report before anybody agreed to it.
+pub fn finding(found: advisor::queries::Finding) -> Finding {
     Finding {
         id: found.id,
         kind: found.kind,

@@ -1,7 +1,7 @@
 //! The configuration file of the `serve` child: written anew for every change, then SIGHUP.
 
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use toml::{Table, Value};
@@ -61,6 +61,23 @@ impl Settings {
         root.to_string()
     }
 
+    /// The URL of the pool for clients: they log in as the pooler itself does.
+    ///
+    /// # Errors
+    /// The server's URL is none, or has no password.
+    pub fn client_url(&self) -> Result<String, String> {
+        let config: tokio_postgres::Config =
+            self.server.parse().map_err(|error| format!("this is not a database URL: {error}"))?;
+        let password = config.get_password().ok_or("the URL has no password, and clients log in with it")?;
+        Ok(format!(
+            "postgres://{}:{}@{}/{}",
+            percent(config.get_user().unwrap_or_default().as_bytes()),
+            percent(password),
+            self.listen,
+            percent(self.pool.as_bytes()),
+        ))
+    }
+
     fn rewrite(&self, rewrite: &Rewrite) -> Value {
         let rows = if rewrite.same_rows { "same" } else { "different" };
         let pairs = [
@@ -87,12 +104,13 @@ impl Settings {
     }
 }
 
-/// Makes a folder that only its owner may enter.
-///
-/// # Errors
-/// The folder cannot be made.
-pub fn private_folder(path: &Path) -> std::io::Result<()> {
-    std::fs::DirBuilder::new().mode(0o700).create(path)
+/// Percent-encoding of all but letters and digits.
+fn percent(bytes: &[u8]) -> String {
+    let one = |byte: &u8| match byte {
+        byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    bytes.iter().map(one).collect()
 }
 
 #[cfg(test)]
@@ -128,11 +146,8 @@ mod tests {
     #[test]
     fn the_password_is_for_the_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let inner = folder.path().join("run");
-        private_folder(&inner).unwrap();
-        let file = inner.join("serve.toml");
+        let file = folder.path().join("serve.toml");
         settings().write(&file).unwrap();
-        assert_eq!(std::fs::metadata(&inner).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -2,9 +2,6 @@
 
 use crate::report::model::{Check, Phase, PhaseName, Targets, Verdict};
 
-/// Fewest samples from which a 99th percentile is given.
-pub const P99_SAMPLES_MIN: u64 = 1_000;
-
 /// Judges verify against the targets, with baseline beside it. What was not measured does not pass.
 pub fn judge(phases: &[Phase], targets: &Targets) -> Verdict {
     let before = phases.iter().find(|phase| phase.name == PhaseName::Baseline);
@@ -22,10 +19,19 @@ fn saturated(phase: Option<&Phase>) -> bool {
     phase.and_then(|phase| phase.runs.last()).is_none_or(|run| run.saturated)
 }
 
+/// The run at the target's rate was disturbed by the generator itself.
+fn invalid(phase: Option<&Phase>) -> bool {
+    phase.and_then(|phase| phase.runs.last()).is_none_or(|run| !run.valid)
+}
+
 fn latency(before: Option<&Phase>, after: Option<&Phase>, targets: &Targets) -> Check {
     let value = |phase: Option<&Phase>| phase.and_then(|phase| phase.p95_ms);
     let reached = value(after).is_some_and(|p95| p95 < targets.p95_ms);
-    let note = if saturated(before) { "; before is a lower bound" } else { "" };
+    let note = match (saturated(before), invalid(after)) {
+        (_, true) => "; the run is invalid: the generator itself was late",
+        (true, false) => "; before is a lower bound",
+        (false, false) => "",
+    };
     Check {
         name: "P95 latency".into(),
         unit: "ms".into(),
@@ -33,7 +39,7 @@ fn latency(before: Option<&Phase>, after: Option<&Phase>, targets: &Targets) -> 
         before: value(before),
         after: value(after),
         measured_at: format!("operations at the target's rate{note}"),
-        passed: reached && !saturated(after),
+        passed: reached && !saturated(after) && !invalid(after),
     }
 }
 
@@ -91,7 +97,7 @@ mod tests {
     fn phase(name: PhaseName, p95_ms: f64, qps: f64, memory: u64) -> Phase {
         Phase {
             name,
-            runs: vec![Run { samples: 100, ..Run::default() }],
+            runs: vec![Run { samples: 100, valid: true, ..Run::default() }],
             p95_ms: Some(p95_ms),
             sustained_qps: Some(qps),
             idle_memory_bytes: Some(memory),
@@ -118,6 +124,14 @@ mod tests {
     fn a_saturated_run_does_not_pass() {
         let mut after = phase(PhaseName::Verify, 20.0, 60.0, 40);
         after.runs[0].saturated = true;
+        let phases = [phase(PhaseName::Baseline, 900.0, 20.0, 80), after];
+        assert!(!judge(&phases, &Targets::default()).passed);
+    }
+
+    #[test]
+    fn a_run_that_the_generator_disturbed_does_not_pass() {
+        let mut after = phase(PhaseName::Verify, 20.0, 60.0, 40);
+        after.runs[0].valid = false;
         let phases = [phase(PhaseName::Baseline, 900.0, 20.0, 80), after];
         assert!(!judge(&phases, &Targets::default()).passed);
     }

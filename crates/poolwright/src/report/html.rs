@@ -195,7 +195,7 @@ fn bytes(value: &Option<u64>) -> String {
 }
 
 /// The target with the side it is on.
-fn target(check: &Check) -> String {
+pub fn target(check: &Check) -> String {
     let sign = match check.name.as_str() {
         "P95 latency" => "<",
         "throughput" => "≥",

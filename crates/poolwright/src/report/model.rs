@@ -188,6 +188,10 @@ pub struct Run {
     pub exhaustion_events: u64,
     /// How long that lasted, all together, in seconds.
     pub exhaustion_seconds: f64,
+    /// False when the generator's own lateness (P99) is over 1 ms and over a tenth of the P95.
+    pub valid: bool,
+    /// A try of the search for the sustained rate.
+    pub search: bool,
 }
 
 /// A slow fingerprint in one phase.
