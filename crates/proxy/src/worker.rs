@@ -7,6 +7,7 @@
 mod arriving;
 mod cancel;
 mod clockwork;
+mod closing;
 mod inspect;
 mod leaving;
 mod observe;

@@ -137,6 +137,6 @@ pub enum Fault {
     TooLarge,
     /// The server answered something that was not expected.
     Unexpected(u8),
-    /// The client's parameters could not be restored on the server.
+    /// The client's parameters could not be restored on the server, or its session not be reset.
     Restore,
 }

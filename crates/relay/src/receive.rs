@@ -271,7 +271,7 @@ impl Server {
                 if let Own::Trial { id, blamed } = own {
                     self.trial_failed(id, blamed);
                 }
-                self.restore_failed |= own == Own::Restore;
+                self.restore_failed |= matches!(own, Own::Restore | Own::Reset);
                 // The client is told why its settings cannot be had.
                 return own == Own::Restore || self.dead;
             }
@@ -339,11 +339,17 @@ impl Server {
             }
             Expect::Injected(own) => {
                 self.since_us = now_us;
-                if own == Own::Restore {
-                    if self.restore_failed {
-                        return Err(Fault::Restore);
+                if self.restore_failed {
+                    return Err(Fault::Restore);
+                }
+                match own {
+                    Own::Restore => self.restored(client),
+                    Own::Reset => {
+                        self.forget();
+                        self.wanted.clear();
+                        self.differs.clear();
                     }
-                    self.restored(client);
+                    Own::Query | Own::Trial { .. } => {}
                 }
                 Ok(false)
             }

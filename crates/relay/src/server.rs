@@ -26,6 +26,8 @@ pub(crate) enum Own {
     Query,
     /// The client's parameters.
     Restore,
+    /// DISCARD ALL.
+    Reset,
     /// A replacement is prepared; `blamed` is its rewrite when a failure is the rewrite's fault, else 0.
     Trial { id: u64, blamed: u32 },
 }
@@ -256,6 +258,17 @@ impl Server {
     pub fn inject(&mut self, sql: &[u8], to_server: &mut Vec<u8>) {
         wire::craft::query(to_server, sql);
         self.queue.push_back(Expect::Injected(Own::Query));
+    }
+
+    /// Appends DISCARD ALL; behind its answer the session is as a fresh connection's. A failure is a fault.
+    pub fn reset(&mut self, to_server: &mut Vec<u8>) {
+        wire::craft::query(to_server, b"DISCARD ALL");
+        self.queue.push_back(Expect::Injected(Own::Reset));
+    }
+
+    /// A message is on its way in pieces, and some are missing: nothing else can be sent.
+    pub fn torn(&self) -> bool {
+        self.sending > 0
     }
 
     /// Appends a Sync of our own (its ReadyForQuery goes to the client side).

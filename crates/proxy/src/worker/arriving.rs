@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::socket::Stream;
-use super::state::{Client, Phase, Server, State, client_token, place, server_token};
+use super::state::{Client, Course, Phase, Server, State, client_token, place, server_token};
 use crate::handover::{ConnectFault, NewClient, NewServer};
 
 impl State {
@@ -89,6 +89,7 @@ impl State {
             idle_us: 0,
             failed: false,
             cancelled: false,
+            course: Course::Serving,
         }));
         let reached = pool.reach.opened(now_us);
         let released = pool.pool.opened(id, now_us);

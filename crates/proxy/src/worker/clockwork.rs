@@ -177,14 +177,17 @@ impl State {
     }
 
     fn check_server(&mut self, at: usize) {
-        let now_us = self.now_us;
         let Some(server) = self.servers[at].as_mut() else { return };
-        let Some(pool) = self.pools[server.pool].as_ref() else { return };
         if server.failed {
             server.failed = false;
             self.read_server(at, true);
             return;
         }
+        if self.check_end(at) {
+            return;
+        }
+        let (Some(server), now_us) = (self.servers[at].as_mut(), self.now_us) else { return };
+        let Some(pool) = self.pools[server.pool].as_ref() else { return };
         if server.fenced {
             if std::sync::Arc::strong_count(&server.guard) == 1 {
                 self.hand_on(at);

@@ -5,7 +5,7 @@ use relay::Unfinished;
 use stats::Outcome;
 use wire::craft::{self, ErrorReply};
 
-use super::state::{Phase, State};
+use super::state::{Course, Phase, State};
 
 fn fatal<'a>(code: &'a str, message: &'a str) -> ErrorReply<'a> {
     ErrorReply { severity: "FATAL", code, message, detail: None, hint: None }
@@ -70,10 +70,9 @@ impl State {
                 self.unlink(at, server_at, Outcome::Abandoned);
                 self.close_server(server_at, CloseReason::Abandoned);
             }
-            // Session state was left behind: a fresh connection is certain to be clean.
             Unfinished::Nothing if kept => {
                 self.unlink(at, server_at, Outcome::Commit);
-                self.close_server(server_at, CloseReason::Abandoned);
+                self.reset_server(server_at);
             }
             Unfinished::Nothing => {
                 self.unlink(at, server_at, Outcome::Commit);
@@ -83,9 +82,11 @@ impl State {
         self.remove_client(at);
     }
 
-    /// The server's connection is gone or not to be trusted.
-    pub(super) fn server_lost(&mut self, at: usize) {
+    /// The server's connection is `gone`, or not to be trusted.
+    pub(super) fn server_lost(&mut self, at: usize, gone: bool) {
         let Some(server) = self.servers[at].as_mut() else { return };
+        let resetting = matches!(server.course, Course::Resetting(_));
+        let reason = if resetting { CloseReason::ResetFailed } else { CloseReason::Error };
         if let Some(c) = server.client {
             let told = server.session.dead();
             self.unlink(c, at, Outcome::Abandoned);
@@ -99,7 +100,12 @@ impl State {
                 self.expel(c, "08006", "the connection to PostgreSQL was lost");
             }
         }
-        self.close_server(at, CloseReason::Error);
+        if gone {
+            self.end_server(at, reason);
+            self.server_gone(at);
+        } else {
+            self.close_server(at, reason);
+        }
     }
 
     pub(super) fn drain(&mut self) {

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use pool::{CloseReason, Released};
 use stats::{Execution, Outcome};
 
-use super::state::{Phase, State, UNSENT_BYTES};
+use super::state::{Course, Phase, State, UNSENT_BYTES};
 
 impl State {
     pub(super) fn server_event(&mut self, at: usize, readable: bool, writable: bool, closing: bool) {
@@ -26,6 +26,10 @@ impl State {
     pub(super) fn read_server(&mut self, at: usize, closing: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
         while let Some(server) = self.servers[at].as_mut() {
+            if matches!(server.course, Course::Closing(..)) {
+                self.scratch = scratch;
+                return self.read_closing(at);
+            }
             let blocked = server
                 .client
                 .and_then(|c| self.clients[c].as_ref())
@@ -37,7 +41,7 @@ impl State {
             server.unread = false;
             match server.socket.read(&mut scratch) {
                 Ok(0) => {
-                    self.server_lost(at);
+                    self.server_lost(at, true);
                     break;
                 }
                 Ok(n) => {
@@ -50,7 +54,7 @@ impl State {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(_) => {
-                    self.server_lost(at);
+                    self.server_lost(at, true);
                     break;
                 }
             }
@@ -97,10 +101,15 @@ impl State {
         }
         self.events.clear();
         if received.fault.is_some() || dead {
-            self.server_lost(at);
+            self.server_lost(at, false);
             return;
         }
-        let Some(c) = linked else { return };
+        let Some(c) = linked else {
+            if received.at_rest {
+                self.reset_done(at);
+            }
+            return;
+        };
         self.flush_client(c);
         let Some(client) = self.clients[c].as_ref() else { return };
         if held_back && !client.held.is_empty() && (client.leaving || !received.at_rest) {
@@ -190,6 +199,16 @@ impl State {
         self.shard.checkout(pool, client.arrived_us, client.waited_us, held_us);
         let outcome = if client.rolled_back { Outcome::Rollback } else { outcome };
         self.shard.transaction(pool, outcome, held_us, server.idle_us);
+    }
+
+    /// A server without client is at rest: if it was being reset, it has come free.
+    fn reset_done(&mut self, at: usize) {
+        if let Some(server) = self.servers[at].as_mut()
+            && matches!(server.course, Course::Resetting(_))
+        {
+            server.course = Course::Serving;
+            self.hand_on(at);
+        }
     }
 
     /// A checked-out server has come free.

@@ -1,6 +1,7 @@
 //! A non-blocking socket of either kind, registered with an event queue.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 
 use mio::{Interest, Registry, Token, event::Source};
 
@@ -41,6 +42,14 @@ impl Stream {
     pub(super) fn watch_writing(&mut self, registry: &Registry, token: Token, on: bool) -> io::Result<()> {
         let interest = if on { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         self.source().reregister(registry, token, interest)
+    }
+
+    /// Nothing more will be written. A peer that is gone already does not mind.
+    pub(super) fn end_writing(&mut self) {
+        let _gone = match self {
+            Self::Tcp(tcp) => tcp.shutdown(Shutdown::Write),
+            Self::Unix(unix) => unix.shutdown(Shutdown::Write),
+        };
     }
 
     pub(super) fn deregister(&mut self, registry: &Registry) {

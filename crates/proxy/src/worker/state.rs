@@ -51,6 +51,17 @@ pub(super) struct Client {
     pub _permit: ClientPermit,
 }
 
+/// What a server connection is there for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Course {
+    /// Clients, or waits for one.
+    Serving,
+    /// Nobody: its session is being reset, since then.
+    Resetting(u64),
+    /// Nobody: it was told to end, and why, and when. Counts towards `max` until it is known to be gone.
+    Closing(pool::CloseReason, u64),
+}
+
 pub(super) struct Server {
     pub socket: Stream,
     pub pool: usize,
@@ -70,6 +81,7 @@ pub(super) struct Server {
     pub idle_us: u64,
     pub failed: bool,
     pub cancelled: bool,
+    pub course: Course,
 }
 
 pub(super) struct PoolState {
@@ -170,6 +182,9 @@ impl State {
                     server.failed |=
                         server.socket.watch_writing(&self.registry, server_token(at), left).is_err();
                 }
+                if !left && matches!(server.course, Course::Closing(..)) {
+                    server.socket.end_writing();
+                }
             }
             // What it still says (why it closes) is read first.
             Err(_) => server.out.clear(),
@@ -182,36 +197,6 @@ impl State {
         {
             self.opener.open(PoolIndex(pool as u16), slot);
         }
-    }
-
-    /// Closes a server whose client, if it had one, is dealt with already.
-    pub(super) fn close_server(&mut self, at: usize, reason: pool::CloseReason) {
-        let Some(mut server) = self.servers[at].take() else { return };
-        self.free_servers.push(at);
-        server.socket.deregister(&self.registry);
-        wire::craft::terminate(&mut server.out);
-        // It may be gone already; either way the connection ends here.
-        let _ = server.socket.flush(&mut server.out);
-        let (index, id) = (server.pool, server.id);
-        drop(server);
-        self.shard.server_closed(index as u16, reason.as_str());
-        let now_us = self.now_us;
-        let mut open = None;
-        if let Some(pool) = self.pools[index].as_mut() {
-            if let Some(slot) = pool.slots.get_mut(id.0 as usize) {
-                *slot = None;
-            }
-            pool.pool.close(id);
-            if let Some(next) = pool.pool.closed(id, now_us) {
-                // After a failure PostgreSQL is given a moment.
-                if reason == pool::CloseReason::Error {
-                    pool.retry.push((now_us + 100_000, next));
-                } else {
-                    open = Some(next);
-                }
-            }
-        }
-        self.open(index, open);
     }
 
     /// Forgets a client for good.
