@@ -10,8 +10,6 @@ use crate::optimize::progress::Progress;
 use crate::optimize::{example, five, plan};
 use crate::output;
 use crate::report;
-use crate::report::evidence::Evidence;
-use crate::report::model::Report;
 
 /// Scale of a quick run.
 const QUICK_SCALE: f64 = 0.05;
@@ -27,6 +25,9 @@ pub struct Args {
     /// Folder of report.html, report.json and the migrations.
     #[arg(long, default_value = "poolwright-demo")]
     out: PathBuf,
+    /// Leave PostgreSQL, Poolwright and Prometheus running, and say where.
+    #[arg(long)]
+    keep: bool,
     /// Folder of PostgreSQL's programs.
     #[arg(long)]
     postgres_bin: Option<PathBuf>,
@@ -55,7 +56,15 @@ pub async fn run(args: Args) -> ExitCode {
     };
     progress.done();
     match result {
-        Ok((report, evidence)) => measured::show(&report, &evidence.remarks, &args.out, args.common.json),
+        Ok(run) => {
+            let Run { outcome, postgres } = run;
+            let five::Outcome { report, evidence, beside } = outcome;
+            let code = measured::show(&report, &evidence.remarks, &args.out, args.common.json);
+            if args.keep {
+                keep(beside, postgres);
+            }
+            code
+        }
         Err(error) => {
             output::error(&error);
             ExitCode::from(FAILED)
@@ -63,7 +72,13 @@ pub async fn run(args: Args) -> ExitCode {
     }
 }
 
-async fn prove(args: &Args, progress: &Progress) -> Result<(Report, Evidence), String> {
+/// What came of it, and the PostgreSQL it was measured on.
+struct Run {
+    outcome: five::Outcome,
+    postgres: Throwaway,
+}
+
+async fn prove(args: &Args, progress: &Progress) -> Result<Run, String> {
     let scale = args.scale.unwrap_or(if args.common.quick { QUICK_SCALE } else { 1.0 });
     let workload = example::workload(scale)?;
     let mut accept = args.common.acceptance();
@@ -80,16 +95,45 @@ async fn prove(args: &Args, progress: &Progress) -> Result<(Report, Evidence), S
         build: true,
         accept,
         out: args.out.clone(),
+        keep: args.keep,
     };
-    let (report, evidence) = five::run(options, progress).await?;
-    drop(postgres);
-    report::write(&args.out, &report, &evidence).map_err(|error| error.to_string())?;
-    Ok((report, evidence))
+    let outcome = five::run(options, progress).await?;
+    report::write(&args.out, &outcome.report, &outcome.evidence).map_err(|error| error.to_string())?;
+    Ok(Run { outcome, postgres })
+}
+
+/// Leaves everything running and says where it is, on stderr: stdout may be the report.
+fn keep(beside: five::Beside, postgres: Throwaway) {
+    let five::Beside { pooler, through, prometheus, folder } = beside;
+    let metrics = pooler.settings().metrics.clone();
+    let (url, mut pids) = (postgres.url("postgres"), vec![postgres.pid()]);
+    let mut folders = vec![postgres.keep(), folder.keep()];
+    pids.push(pooler.leave_running());
+    output::note("");
+    output::note("Left running:");
+    output::note(&format!("  PostgreSQL  {url}"));
+    output::note(&format!("  Poolwright  {through}"));
+    output::note(&format!("  metrics     http://{metrics}/metrics"));
+    if let Some(prometheus) = prometheus {
+        let address = prometheus.address().to_owned();
+        output::note(&format!("  Prometheus  {address}"));
+        output::note(&format!(
+            "Grafana: add a data source of type Prometheus with the URL {address}, then Dashboards > New > Import \
+             grafana/poolwright.json and choose that data source."
+        ));
+        let (pid, folder) = prometheus.leave_running();
+        pids.push(pid);
+        folders.push(folder);
+    }
+    let pids: Vec<String> = pids.iter().rev().map(u32::to_string).collect();
+    let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    output::note(&format!("End it with: kill -INT {}; rm -r {}", pids.join(" "), folders.join(" ")));
 }
 
 async fn start(args: &Args, progress: &Progress) -> Result<Throwaway, String> {
     progress.step("prepare", "starting a throwaway PostgreSQL");
-    let options = StartOptions { bin: args.postgres_bin.clone(), ..StartOptions::default() };
+    let options =
+        StartOptions { bin: args.postgres_bin.clone(), outlives: args.keep, ..StartOptions::default() };
     tokio::task::spawn_blocking(move || Throwaway::start(&options))
         .await
         .map_err(|error| error.to_string())?

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::process::Process;
+use lab::kept::Kept;
+
 use super::settings::Settings;
 
 /// How long the child may take until it answers.
 const START_MAX: Duration = Duration::from_secs(10);
 /// How long new settings may take to come into force.
 const APPLY_MAX: Duration = Duration::from_secs(5);
+/// How long the child may take to leave before it is killed.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
 /// Longest answer that is read, in bytes.
 const ANSWER_MAX: u64 = 64 << 20;
 
@@ -91,15 +94,16 @@ impl Asker {
 /// A running `serve`; dropping it ends it.
 #[derive(Debug)]
 pub struct Pooler {
-    process: Process,
+    /// `None` once it was left running.
+    process: Option<Kept>,
     file: PathBuf,
     settings: Settings,
     asker: Asker,
 }
 
 impl Pooler {
-    /// Writes `serve.toml` into `folder` (which must be private) and starts the child on it. To be called on the
-    /// main thread, see [`Process::start`].
+    /// Writes `serve.toml` into `folder` (which must be private) and starts the child on it. Unless it `outlives`
+    /// this program, it dies with it, however that ends.
     ///
     /// # Errors
     /// The child cannot start or does not become healthy; it has been ended then.
@@ -109,7 +113,7 @@ impl Pooler {
         let log = std::fs::File::create(folder.join("serve.log"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let process = Process::start(command, outlives)?;
+        let process = Some(Kept::start(command, (!outlives).then_some(libc::SIGINT))?);
         let asker = Asker::new(&settings.metrics);
         let mut pooler = Self { process, file, settings, asker };
         pooler.wait_until_healthy().await?;
@@ -119,7 +123,7 @@ impl Pooler {
     async fn wait_until_healthy(&mut self) -> Result<(), ChildError> {
         let until = Instant::now() + START_MAX;
         while Instant::now() < until {
-            if self.process.ended()?.is_some() {
+            if !self.process.as_ref().is_some_and(Kept::is_running) {
                 let log = self.file.with_file_name("serve.log");
                 let text = std::fs::read_to_string(log).unwrap_or_default();
                 return Err(ChildError::Ended(text.trim().chars().take(600).collect()));
@@ -134,7 +138,7 @@ impl Pooler {
 
     /// The child's process id.
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.process.as_ref().map_or(0, Kept::pid)
     }
 
     /// What it was last told.
@@ -153,7 +157,9 @@ impl Pooler {
     /// The file cannot be written, or the limits do not show in the snapshot within 5 s.
     pub async fn apply(&mut self, settings: Settings) -> Result<(), ChildError> {
         settings.write(&self.file)?;
-        self.process.signal(libc::SIGHUP);
+        if let Some(process) = &self.process {
+            process.signal(libc::SIGHUP);
+        }
         self.settings = settings;
         let until = Instant::now() + APPLY_MAX;
         while Instant::now() < until {
@@ -174,7 +180,23 @@ impl Pooler {
     }
 
     /// Lets it run on after this program; gives its process id.
-    pub fn leave_running(self) -> u32 {
-        self.process.leave_running()
+    pub fn leave_running(mut self) -> u32 {
+        self.process.take().map_or(0, |process| process.pid())
     }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.end(&[libc::SIGINT], LEAVE_MAX);
+        }
+    }
+}
+
+/// An address on 127.0.0.1 that was free a moment ago.
+///
+/// # Errors
+/// No port can be had.
+pub fn free_address() -> std::io::Result<String> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }

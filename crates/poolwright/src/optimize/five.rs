@@ -3,24 +3,28 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lab::workload::Workload;
+use tempfile::TempDir;
 
 use super::accept::Acceptance;
-use super::child::Pooler;
+use super::child::{Pooler, free_address};
 use super::pace::Pace;
 use super::phases::{baseline, indexes, pool, queries, verify};
-use super::process::free_address;
 use super::progress::Progress;
-use super::session::Session;
+use super::prometheus::Prometheus;
+use super::session::{Session, unix_s};
 use super::settings::Settings;
 use super::watch::Watch;
-use super::{plan, verdict};
+use super::{panels, plan, prometheus, verdict};
 use crate::report::evidence::Evidence;
 use crate::report::model::{
     Environment, PhaseName, PoolSettings, Report, SCHEMA_VERSION, SlowQuery, Targets,
 };
+
+/// How often Prometheus scrapes.
+const SCRAPE: Duration = Duration::from_secs(1);
 
 /// What a run is told.
 #[derive(Debug, Clone)]
@@ -43,16 +47,64 @@ pub struct Options {
     pub accept: Acceptance,
     /// Folder of the report.
     pub out: PathBuf,
+    /// Pooler and Prometheus may be left running afterwards.
+    pub keep: bool,
 }
 
-/// Starts the pooler, runs the phases, and judges. To be called on the main thread: see `Process::start`.
+/// What came of it, and what still runs beside it; dropping this ends that.
+pub struct Outcome {
+    /// The numbers.
+    pub report: Report,
+    /// The charts.
+    pub evidence: Evidence,
+    /// What still runs.
+    pub beside: Beside,
+}
+
+/// The pooler, its folder, and the Prometheus that scrapes it.
+pub struct Beside {
+    /// The pooler.
+    pub pooler: Pooler,
+    /// URL through the pooler.
+    pub through: String,
+    /// Its Prometheus, where one is installed.
+    pub prometheus: Option<Prometheus>,
+    /// The folder of the pooler's file and log.
+    pub folder: TempDir,
+}
+
+/// Starts the pooler, runs the phases, and judges.
 ///
 /// # Errors
 /// A sentence for the user; everything started has been ended.
-pub async fn run(options: Options, progress: &Progress) -> Result<(Report, Evidence), String> {
+pub async fn run(options: Options, progress: &Progress) -> Result<Outcome, String> {
+    let mut report = head(&options).await?;
+    let folder = tempfile::Builder::new()
+        .prefix("poolwright-run-")
+        .tempdir()
+        .map_err(|error| format!("cannot make a temporary folder: {error}"))?;
+    let (accept, out, build, keep) =
+        (options.accept.clone(), options.out.clone(), options.build, options.keep);
+    let mut session = start(options, folder.path(), progress).await?;
+    let began_s = unix_s();
+    let prometheus = watched(&mut session, keep).await;
+    phases(&mut session, &mut report, &accept, &out, build).await?;
+    name_findings(&mut report);
+    report.verdict = verdict::judge(&report.phases, &report.targets);
+    let prometheus = match prometheus {
+        Some(prometheus) => Some(asked(&mut session, &mut report, prometheus, began_s).await?),
+        None => None,
+    };
+    session.evidence.pool = session.watch.points();
+    let Session { evidence, pooler, through, .. } = session;
+    Ok(Outcome { report, evidence, beside: Beside { pooler, through, prometheus, folder } })
+}
+
+/// The report's head: where and with what it is measured.
+async fn head(options: &Options) -> Result<Report, String> {
     let client = plan::connect(&options.url).await?;
     let version = client.query_one("SHOW server_version", &[]).await.map_err(|error| plan::told(&error))?;
-    let mut report = Report {
+    Ok(Report {
         schema_version: SCHEMA_VERSION,
         environment: Environment {
             poolwright: env!("CARGO_PKG_VERSION").to_owned(),
@@ -64,19 +116,49 @@ pub async fn run(options: Options, progress: &Progress) -> Result<(Report, Evide
         },
         targets: options.targets.clone(),
         ..Report::default()
+    })
+}
+
+/// A Prometheus on the pooler's metrics; a remark where there is none.
+async fn watched(session: &mut Session, keep: bool) -> Option<Prometheus> {
+    let metrics = session.pooler.settings().metrics.clone();
+    let starting = move || prometheus::start(&metrics, SCRAPE, keep);
+    match tokio::task::spawn_blocking(starting).await {
+        Ok(Ok(prometheus)) => Some(prometheus),
+        Ok(Err(error)) => {
+            session.remark(format!("{error}."));
+            None
+        }
+        Err(error) => {
+            session.remark(format!("Prometheus was not started: {error}."));
+            None
+        }
+    }
+}
+
+/// Asks Prometheus what the dashboard would; a remark where it does not answer.
+async fn asked(
+    session: &mut Session,
+    report: &mut Report,
+    prometheus: Prometheus,
+    began_s: f64,
+) -> Result<Prometheus, String> {
+    session.progress.step("verify", "asking Prometheus for the dashboard's panels");
+    let windows = session.windows.clone();
+    let asking = move || {
+        let answers = panels::ask(&prometheus, began_s, unix_s(), &windows);
+        (prometheus, answers)
     };
-    drop(client);
-    let folder = tempfile::Builder::new()
-        .prefix("poolwright-run-")
-        .tempdir()
-        .map_err(|error| format!("cannot make a temporary folder: {error}"))?;
-    let (accept, out, build) = (options.accept.clone(), options.out.clone(), options.build);
-    let mut session = start(options, folder.path(), progress).await?;
-    phases(&mut session, &mut report, &accept, &out, build).await?;
-    name_findings(&mut report);
-    report.verdict = verdict::judge(&report.phases, &report.targets);
-    session.evidence.pool = session.watch.points();
-    Ok((report, session.evidence))
+    let (prometheus, answers) =
+        tokio::task::spawn_blocking(asking).await.map_err(|error| error.to_string())?;
+    match answers {
+        Ok(answers) => {
+            report.prometheus = answers.panels;
+            session.evidence.panels = answers.charts;
+        }
+        Err(error) => session.remark(format!("{error}.")),
+    }
+    Ok(prometheus)
 }
 
 async fn phases(
@@ -126,7 +208,7 @@ async fn start(options: Options, folder: &std::path::Path, progress: &Progress) 
     };
     let through = settings.client_url()?;
     progress.step("baseline", "starting the pooler");
-    let pooler = Pooler::start(folder, settings, false).await.map_err(|error| error.to_string())?;
+    let pooler = Pooler::start(folder, settings, options.keep).await.map_err(|error| error.to_string())?;
     let started = Instant::now();
     Ok(Session {
         direct: options.url,
@@ -142,6 +224,7 @@ async fn start(options: Options, folder: &std::path::Path, progress: &Progress) 
         evidence: Evidence::default(),
         progress: progress.clone(),
         phase: PhaseName::Baseline,
+        windows: Vec::new(),
     })
 }
 

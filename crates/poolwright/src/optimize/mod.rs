@@ -1,5 +1,4 @@
 //! The five phases on one database: what is told to the pooler, what is read from it, and the verdict.
-#![allow(dead_code)] // Prometheus is not asked yet.
 
 pub mod accept;
 pub mod child;
@@ -11,7 +10,6 @@ pub mod panels;
 pub mod phases;
 pub mod plan;
 pub mod probe;
-pub mod process;
 pub mod progress;
 pub mod prometheus;
 pub mod session;

@@ -10,6 +10,7 @@ use stats::Snapshot;
 
 use super::child::Pooler;
 use super::pace::Pace;
+use super::panels::Window;
 use super::progress::Progress;
 use super::watch::{self, Watch};
 use crate::report::evidence::{Evidence, LatencyPoint, Mark};
@@ -48,6 +49,8 @@ pub struct Session {
     pub watch: Watch,
     /// The phase under way.
     pub phase: PhaseName,
+    /// The runs at the target's rate, for Prometheus.
+    pub windows: Vec<Window>,
 }
 
 /// A run with what the pooler counted in it.
@@ -165,6 +168,13 @@ impl Session {
         }
         Ok(Measured { run, result })
     }
+}
+
+/// Wall clock in seconds since 1970.
+pub fn unix_s() -> f64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// A run as it stands in the report.

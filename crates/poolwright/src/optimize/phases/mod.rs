@@ -10,8 +10,9 @@ use lab::sustained::held;
 use stats::Snapshot;
 
 use super::memory;
+use super::panels::Window;
 use super::plan;
-use super::session::{Measured, Session};
+use super::session::{Measured, Session, unix_s};
 use crate::report::evidence::Distribution;
 use crate::report::model::{Phase, PhaseName, SlowQuery};
 
@@ -40,7 +41,9 @@ pub async fn rates(session: &mut Session) -> Result<Rates, String> {
     let from_s = session.started.elapsed().as_secs_f64();
     let before = session.snapshot(false).await?;
     let own = session.run(session.own_rate(), session.pace.own).await?;
+    let window_s = unix_s();
     let target = session.run(session.target_rate(), session.pace.target).await?;
+    session.windows.push(Window { phase: session.phase, from_s: window_s, to_s: unix_s() });
     let since = session.snapshot(false).await?.since(&before);
     Ok(Rates { own, target, from_s, since })
 }
