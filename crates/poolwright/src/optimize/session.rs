@@ -17,9 +17,9 @@ use crate::report::evidence::{Evidence, LatencyPoint, Mark};
 use crate::report::model::{PhaseName, Run, Targets};
 
 /// Most connections of the load; the pooler takes 1,000 clients.
-const CONNECTIONS_MAX: usize = 900;
+const CONNECTIONS_MAX: usize = 700;
 /// Longest wait until nothing of a run is left in the pool.
-const SETTLE_MAX: Duration = Duration::from_secs(20);
+const SETTLE_MAX: Duration = Duration::from_secs(30);
 
 /// Everything that a phase works with.
 pub struct Session {
@@ -106,20 +106,30 @@ impl Session {
         self.evidence.remarks.push(text);
     }
 
-    /// Waits until nobody holds or awaits a server.
+    /// Waits until the load's clients have left and nobody holds or awaits a server; a remark where that takes too
+    /// long.
     ///
     /// # Errors
     /// The pooler does not answer.
-    pub async fn settle(&self) -> Result<(), String> {
+    pub async fn settle(&mut self) -> Result<(), String> {
         let until = Instant::now() + SETTLE_MAX;
-        while Instant::now() < until {
+        loop {
             let snapshot = self.snapshot(false).await?;
-            if snapshot.pools.iter().all(|pool| watch::lent(pool) == 0 && watch::waiting(pool) == 0) {
+            let idle = snapshot.pools.iter().all(|pool| watch::lent(pool) == 0 && watch::waiting(pool) == 0);
+            if idle && snapshot.client_connections == 0 {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                self.remark(format!(
+                    "{}: {} clients of the run before were still there after {} s.",
+                    self.phase,
+                    snapshot.client_connections,
+                    SETTLE_MAX.as_secs()
+                ));
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Ok(())
     }
 
     /// Runs the load once. The same rate gives the same arrivals and parameters in every phase.
