@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use lab::postgres::{StartOptions, Throwaway};
 
-use super::measured::{self, Common, FAILED, INTERRUPTED};
+use super::interrupt::Interrupt;
+use super::measured::{self, Common, FAILED};
+use crate::optimize::phases::indexes::Consent;
 use crate::optimize::progress::Progress;
 use crate::optimize::{example, five, plan};
 use crate::output;
-use crate::report;
+use crate::report::Folder;
 
 /// Scale of a quick run.
 const QUICK_SCALE: f64 = 0.05;
@@ -45,13 +47,20 @@ fn scale(text: &str) -> Result<f64, String> {
 
 /// Runs the command: exit code 0 only if all targets hold, 2 when something failed, 130 after Ctrl-C, else 1.
 pub async fn run(args: Args) -> ExitCode {
+    let mut interrupt = match Interrupt::new() {
+        Ok(interrupt) => interrupt,
+        Err(error) => {
+            output::error(&error);
+            return ExitCode::from(FAILED);
+        }
+    };
     let progress = Progress::new();
     let result = tokio::select! {
         result = prove(&args, &progress) => result,
         // What was started is dropped with its future, and takes its processes and folders with it.
-        _interrupt = tokio::signal::ctrl_c() => {
+        code = interrupt.come() => {
             progress.done();
-            return ExitCode::from(INTERRUPTED);
+            return ExitCode::from(code);
         }
     };
     progress.done();
@@ -81,6 +90,7 @@ struct Run {
 async fn prove(args: &Args, progress: &Progress) -> Result<Run, String> {
     let scale = args.scale.unwrap_or(if args.common.quick { QUICK_SCALE } else { 1.0 });
     let workload = example::workload(scale)?;
+    let mut out = Folder::make(&args.out).map_err(|error| error.to_string())?;
     let mut accept = args.common.acceptance();
     accept.different_rows.extend(example::accepted(&workload));
     let postgres = start(args, progress).await?;
@@ -92,13 +102,12 @@ async fn prove(args: &Args, progress: &Progress) -> Result<Run, String> {
         targets: args.common.targets(),
         seed: args.common.seed,
         scale: Some(scale),
-        build: true,
+        build: Consent::Ours,
         accept,
-        out: args.out.clone(),
         keep: args.keep,
     };
-    let outcome = five::run(options, progress).await?;
-    report::write(&args.out, &outcome.report, &outcome.evidence).map_err(|error| error.to_string())?;
+    let outcome = five::run(options, &mut out, progress).await?;
+    out.write(&outcome.report, &outcome.evidence).map_err(|error| error.to_string())?;
     Ok(Run { outcome, postgres })
 }
 

@@ -11,8 +11,6 @@ use crate::report::model::{Phase, Report, Targets};
 
 /// Something failed, and nothing was measured to its end.
 pub const FAILED: u8 = 2;
-/// Ended by Ctrl-C.
-pub const INTERRUPTED: u8 = 130;
 
 /// Arguments of a measured run.
 #[derive(Debug, Clone, clap::Args)]

@@ -7,6 +7,7 @@ use crate::cli::Command;
 pub mod check;
 pub mod demo;
 pub mod doctor;
+pub mod interrupt;
 pub mod measured;
 pub mod optimize;
 pub mod serve;

@@ -1,7 +1,6 @@
 //! The five phases in their order, and the report of them.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use tempfile::TempDir;
 use super::accept::Acceptance;
 use super::child::{Pooler, free_address};
 use super::pace::Pace;
+use super::phases::indexes::Consent;
 use super::phases::{baseline, indexes, pool, queries, verify};
 use super::progress::Progress;
 use super::prometheus::Prometheus;
@@ -18,6 +18,7 @@ use super::session::{Session, unix_s};
 use super::settings::Settings;
 use super::watch::Watch;
 use super::{panels, plan, prometheus, verdict};
+use crate::report::Folder;
 use crate::report::evidence::Evidence;
 use crate::report::model::{
     Environment, PhaseName, PoolSettings, Report, SCHEMA_VERSION, SlowQuery, Targets,
@@ -42,11 +43,9 @@ pub struct Options {
     /// Scale of the example's data, where it is the example.
     pub scale: Option<f64>,
     /// Indexes may be built.
-    pub build: bool,
+    pub build: Consent,
     /// What the user agreed to.
     pub accept: Acceptance,
-    /// Folder of the report.
-    pub out: PathBuf,
     /// Pooler and Prometheus may be left running afterwards.
     pub keep: bool,
 }
@@ -77,18 +76,17 @@ pub struct Beside {
 ///
 /// # Errors
 /// A sentence for the user; everything started has been ended.
-pub async fn run(options: Options, progress: &Progress) -> Result<Outcome, String> {
+pub async fn run(options: Options, out: &mut Folder, progress: &Progress) -> Result<Outcome, String> {
     let mut report = head(&options).await?;
     let folder = tempfile::Builder::new()
         .prefix("poolwright-run-")
         .tempdir()
         .map_err(|error| format!("cannot make a temporary folder: {error}"))?;
-    let (accept, out, build, keep) =
-        (options.accept.clone(), options.out.clone(), options.build, options.keep);
+    let (accept, build, keep) = (options.accept.clone(), options.build, options.keep);
     let mut session = start(options, folder.path(), progress).await?;
     let began_s = unix_s();
     let prometheus = watched(&mut session, keep).await;
-    phases(&mut session, &mut report, &accept, &out, build).await?;
+    phases(&mut session, &mut report, &accept, out, build).await?;
     name_findings(&mut report);
     report.verdict = verdict::judge(&report.phases, &report.targets);
     let prometheus = match prometheus {
@@ -165,8 +163,8 @@ async fn phases(
     session: &mut Session,
     report: &mut Report,
     accept: &Acceptance,
-    out: &std::path::Path,
-    build: bool,
+    out: &mut Folder,
+    build: Consent,
 ) -> Result<(), String> {
     let (phase, slow) = baseline::run(session).await?;
     report.phases.push(phase);

@@ -1,7 +1,9 @@
 //! The five phases on one database: what is told to the pooler, what is read from it, and the verdict.
 
 pub mod accept;
+pub mod build;
 pub mod child;
+pub mod consent;
 pub mod example;
 pub mod five;
 pub mod memory;

@@ -98,11 +98,33 @@ fn fingerprint(known: &Known) -> FingerprintSnapshot {
     }
 }
 
-/// A report of plans only: no phase, no check, no proof.
+/// Said where indexes cannot be supposed.
+pub const NO_HYPOPG: &str = "HypoPG is not installed on this PostgreSQL: the indexes were chosen from plain \
+    EXPLAIN, and their gain was not priced beforehand.";
+
+/// What could be said without a load.
+#[derive(Debug)]
+pub struct Planned {
+    /// Plans only: no phase, no check, no proof.
+    pub report: Report,
+    /// Remarks.
+    pub evidence: Evidence,
+    /// The indexes of the report, as the advisor gave them.
+    pub advice: Vec<advisor::indexes::IndexAdvice>,
+    /// The statements.
+    pub prints: Vec<FingerprintSnapshot>,
+}
+
+/// Plans only: nothing is measured, nothing changed.
 ///
 /// # Errors
 /// A sentence for the user.
-pub async fn plan(client: &Client, known: &[Known], source: &str) -> Result<(Report, Evidence), String> {
+pub async fn plan(
+    client: &Client,
+    known: &[Known],
+    source: &str,
+    targets: &Targets,
+) -> Result<Planned, String> {
     let version = client.query_one("SHOW server_version", &[]).await.map_err(|error| told(&error))?;
     let prints: Vec<FingerprintSnapshot> = known.iter().map(fingerprint).collect();
     let advice = advisor::indexes::advise(client, &prints).await.map_err(|error| error.to_string())?;
@@ -129,17 +151,20 @@ pub async fn plan(client: &Client, known: &[Known], source: &str) -> Result<(Rep
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             ..Environment::default()
         },
-        targets: Targets::default(),
+        targets: targets.clone(),
         slow_queries,
         indexes: advice.iter().map(index).collect(),
         findings: found.into_iter().map(finding).collect(),
         ..Report::default()
     };
-    let remarks = vec![
+    let mut remarks = vec![
         format!("Statements: {source}."),
-        "No load was run and no index built; costs are the planner's, not measurements.".to_owned(),
+        "No load was run; costs are the planner's, not measurements.".to_owned(),
     ];
-    Ok((report, Evidence { remarks, ..Evidence::default() }))
+    if advice.iter().any(|advice| advice.method == "explain") {
+        remarks.push(NO_HYPOPG.to_owned());
+    }
+    Ok(Planned { report, evidence: Evidence { remarks, ..Evidence::default() }, advice, prints })
 }
 
 /// An index as it stands in the report before anything is built.

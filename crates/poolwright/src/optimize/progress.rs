@@ -55,6 +55,11 @@ impl Progress {
         self.bar.println(text);
     }
 
+    /// Takes the moving line away while `work` writes to the terminal.
+    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.bar.suspend(work)
+    }
+
     /// Takes the moving line away.
     pub fn done(&self) {
         self.bar.finish_and_clear();

@@ -56,6 +56,23 @@ fn a_report_that_cannot_be_written_says_where() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let error = super::write(&file, &report(), &Evidence::default()).unwrap_err();
+    let error = super::Folder::make(&file.join("out")).unwrap_err();
     assert!(error.to_string().contains("file"), "{error}");
+}
+
+#[test]
+fn a_run_that_ends_early_leaves_nothing() {
+    let above = tempfile::tempdir().unwrap();
+    let path = above.path().join("new").join("out");
+    let folder = super::Folder::make(&path).unwrap();
+    assert!(path.is_dir());
+    drop(folder);
+    assert!(!above.path().join("new").exists());
+    let mut folder = super::Folder::make(&path).unwrap();
+    folder.write(&report(), &Evidence::default()).unwrap();
+    drop(folder);
+    let mut names: Vec<_> =
+        std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["report.html", "report.json"]);
 }
