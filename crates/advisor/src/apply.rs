@@ -1,5 +1,7 @@
 //! Migrations: written as plain SQL, up and down, and run without locking anybody out.
 
+mod watch;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -56,62 +58,140 @@ pub fn write_migrations(dir: &Path, advice: &[IndexAdvice]) -> Result<Vec<PathBu
     Ok(paths)
 }
 
+/// How patient a build is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// How often a build is tried that could not get its lock, at least 1.
+    pub tries: u32,
+    /// Longest wait for a lock in one try, ms. PostgreSQL applies it to the waits for older transactions as well.
+    pub lock_timeout_ms: u32,
+    /// Pause after the first failed try, ms; as much longer after each further one.
+    pub pause_ms: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { tries: TRIES_MAX, lock_timeout_ms: LOCK_TIMEOUT_MS, pause_ms: 500 }
+    }
+}
+
 /// Builds one index over a connection of its own, straight to PostgreSQL. A try that fails leaves nothing behind:
 /// its own invalid leftover is dropped, and nothing else. `progress` hears what is being done.
+///
+/// # Errors
+/// The name is taken, the build failed, or nobody let it have its lock; the error names who was in the way, and the
+/// leftover where even that could not be dropped.
 pub async fn build(
     url: &str,
     index: &IndexAdvice,
     progress: impl Fn(&str),
 ) -> Result<BuildResult, AdvisorError> {
-    let client = connect(url).await?;
+    build_with(url, index, Patience::default(), progress).await
+}
+
+/// The same with a patience of one's own.
+///
+/// # Errors
+/// As [`build`].
+pub async fn build_with(
+    url: &str,
+    index: &IndexAdvice,
+    patience: Patience,
+    progress: impl Fn(&str),
+) -> Result<BuildResult, AdvisorError> {
+    let client = connect(url, patience).await?;
     if state(&client, index).await?.is_some() {
         return Err(AdvisorError::Other(format!("{}: a relation of that name exists already", index.name)));
     }
-    for attempt in 1..=TRIES_MAX {
-        progress(&format!("{}: building, try {attempt} of {TRIES_MAX}", index.name));
+    let name = &index.name;
+    for attempt in 1..=patience.tries {
+        progress(&format!(
+            "{name}: building about {}, try {attempt} of {}",
+            watch::bytes(index.size_bytes),
+            patience.tries
+        ));
         let started = Instant::now();
-        let result = client.batch_execute(&index.sql_up).await;
+        let watcher = watch::Watcher::start(url, &client).await;
+        let result =
+            watch::while_running(client.batch_execute(&index.sql_up), &watcher, name, &progress).await;
         let build_ms = started.elapsed().as_secs_f64() * 1000.0;
-        match result {
-            Ok(()) => {
-                let (valid, size_bytes) = state(&client, index).await?.unwrap_or((false, 0));
-                if !valid {
-                    drop_with(&client, index).await?;
+        let error = match result {
+            Ok(()) => match state(&client, index).await? {
+                Some((true, size_bytes)) => {
+                    return Ok(BuildResult { build_ms, size_bytes, valid: true, tries: attempt });
                 }
-                return Ok(BuildResult { build_ms, size_bytes, valid, tries: attempt });
-            }
-            Err(error) => {
-                // 42P07: somebody else took the name in between; what stands there is not ours.
-                let taken = error.code() == Some(&SqlState::DUPLICATE_TABLE);
-                // A lost connection leaves our leftover to be cleared over a new one.
-                let fresh = if client.is_closed() { Some(connect(url).await?) } else { None };
-                let clearing = fresh.as_ref().unwrap_or(&client);
-                if !taken && matches!(state(clearing, index).await?, Some((false, _))) {
-                    progress(&format!("{}: removing what the failed build left", index.name));
-                    drop_with(clearing, index).await?;
+                Some((false, _)) => {
+                    drop_with(&client, index, patience).await?;
+                    return Err(AdvisorError::Other(format!(
+                        "{name}: PostgreSQL built it and calls it invalid"
+                    )));
                 }
-                if !retry(&error) || attempt == TRIES_MAX || fresh.is_some() {
-                    return Err(error.into());
-                }
-                progress(&format!("{}: the lock was not free, waiting", index.name));
-                tokio::time::sleep(Duration::from_millis(500 * u64::from(attempt))).await;
-            }
+                None => return Err(AdvisorError::Other(format!("{name}: somebody dropped it at once"))),
+            },
+            Err(error) => error,
+        };
+        let again = retry(&error) && attempt < patience.tries;
+        let blockers = if retry(&error) { watch::blockers(&client, index).await } else { None };
+        let in_the_way = blockers.map(|who| format!("; in the way: {who}")).unwrap_or_default();
+        if again {
+            progress(&format!("{name}: the lock was not free{in_the_way}"));
         }
+        clear(url, &client, index, patience, &error, &progress).await?;
+        if !again {
+            let why = crate::describe(&error);
+            return Err(AdvisorError::Other(format!("{name}: not built: {why}{in_the_way}")));
+        }
+        tokio::time::sleep(Duration::from_millis(u64::from(patience.pause_ms * attempt))).await;
     }
-    Err(AdvisorError::Other(format!("{}: not built", index.name)))
+    Err(AdvisorError::Other(format!("{name}: not tried")))
+}
+
+/// Drops the invalid index that a failed try of ours left, if it left one.
+async fn clear(
+    url: &str,
+    client: &Client,
+    index: &IndexAdvice,
+    patience: Patience,
+    error: &tokio_postgres::Error,
+    progress: &impl Fn(&str),
+) -> Result<(), AdvisorError> {
+    // 42P07: somebody else took the name in between; what stands there is not ours.
+    if error.code() == Some(&SqlState::DUPLICATE_TABLE) {
+        return Ok(());
+    }
+    // A lost connection leaves our leftover to be cleared over a new one.
+    let fresh = if retry(error) { None } else { Some(connect(url, patience).await?) };
+    let client = fresh.as_ref().unwrap_or(client);
+    if !matches!(state(client, index).await?, Some((false, _))) {
+        return Ok(());
+    }
+    progress(&format!("{}: removing what the failed build left", index.name));
+    drop_with(client, index, patience).await.map_err(|stuck| {
+        let name = &index.name;
+        let first = crate::describe(error);
+        AdvisorError::Other(format!(
+            "{name}: not built ({first}), and its invalid leftover cannot be dropped yet ({stuck}). When the \
+             transaction in the way has ended, run: {};",
+            index.sql_down
+        ))
+    })
 }
 
 /// Drops an index that this run built.
+///
+/// # Errors
+/// It could not get its lock in time, or the connection failed.
 pub async fn drop(url: &str, index: &IndexAdvice) -> Result<(), AdvisorError> {
-    drop_with(&connect(url).await?, index).await
+    let patience = Patience::default();
+    drop_with(&connect(url, patience).await?, index, patience).await
 }
 
-async fn drop_with(client: &Client, index: &IndexAdvice) -> Result<(), AdvisorError> {
-    for attempt in 1..=TRIES_MAX {
+async fn drop_with(client: &Client, index: &IndexAdvice, patience: Patience) -> Result<(), AdvisorError> {
+    for attempt in 1..=patience.tries {
         match client.batch_execute(&index.sql_down).await {
-            Ok(()) => return Ok(()),
-            Err(error) if attempt < TRIES_MAX && retry(&error) => {
-                tokio::time::sleep(Duration::from_millis(500 * u64::from(attempt))).await;
+            Ok(()) => break,
+            Err(error) if attempt < patience.tries && retry(&error) => {
+                tokio::time::sleep(Duration::from_millis(u64::from(patience.pause_ms * attempt))).await;
             }
             Err(error) => return Err(error.into()),
         }
@@ -123,13 +203,13 @@ fn retry(error: &tokio_postgres::Error) -> bool {
     matches!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED))
 }
 
-async fn connect(url: &str) -> Result<Client, AdvisorError> {
+async fn connect(url: &str, patience: Patience) -> Result<Client, AdvisorError> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     client
         .batch_execute(&format!(
-            "SET lock_timeout = {LOCK_TIMEOUT_MS}; SET statement_timeout = {BUILD_TIMEOUT_MS}; \
-             SET search_path = pg_catalog"
+            "SET lock_timeout = {}; SET statement_timeout = {BUILD_TIMEOUT_MS}; SET search_path = pg_catalog",
+            patience.lock_timeout_ms
         ))
         .await?;
     Ok(client)
