@@ -18,7 +18,7 @@ mod rewrites;
 mod socket;
 mod state;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -92,6 +92,7 @@ impl Workers {
                 free_clients: Vec::new(),
                 servers: Vec::new(),
                 free_servers: Vec::new(),
+                cancels: HashMap::new(),
                 todo: VecDeque::new(),
                 scratch: vec![0; READ_BYTES],
                 events: Vec::new(),

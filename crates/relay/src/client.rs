@@ -60,6 +60,12 @@ pub struct Client {
     pub(crate) number: u64,
     pub(crate) parses: u64,
     pub(crate) bound: Work,
+    /// Targets of the client's prepared `DEALLOCATE name` statements, by their own names.
+    pub(crate) deallocators: HashMap<Box<[u8]>, Box<[u8]>, FixedState>,
+    /// What the bound statement deallocates.
+    pub(crate) bound_target: Option<Box<[u8]>>,
+    /// What the statement under way deallocates.
+    pub(crate) target: Option<Box<[u8]>>,
     pub(crate) parameters: Parameters,
     pub(crate) compared: bool,
     pub(crate) pin: Option<PinReason>,
@@ -94,6 +100,9 @@ impl Client {
             number,
             parses: 0,
             bound: Work::default(),
+            deallocators: HashMap::default(),
+            bound_target: None,
+            target: None,
             parameters: own,
             compared: false,
             pin: None,
@@ -126,6 +135,7 @@ impl Client {
     /// Everything prepared is gone (DISCARD ALL, DEALLOCATE ALL).
     pub(crate) fn forget(&mut self) {
         self.named.clear();
+        self.deallocators.clear();
     }
 
     /// Takes whole frames from `input`: appends what goes to the server to `to_server` and what can

@@ -7,6 +7,7 @@ use wire::{Malformed, craft, cstr, read::body};
 use crate::{
     Client, Context, Fault, Place, Server, StatementInfo,
     client::hash,
+    deallocate::foreign,
     rewriting::Substitute,
     server::{Expect, Work},
 };
@@ -39,8 +40,18 @@ impl Client {
             b'B' => self.bind(server, frame, to_server, context)?,
             b'D' | b'C' => self.named_object(server, kind, frame, to_server, context)?,
             b'E' => {
+                if self.bound.drops && !server.failed {
+                    self.target = self.bound_target.clone();
+                    // A name of ours cannot be the target: Parse saw to that.
+                    let _own = self.tell_deallocated(server, to_server);
+                    server.dropping = true;
+                }
                 to_server.extend_from_slice(frame);
                 self.expect(server, Expect::Execute(self.bound));
+                if server.dropping {
+                    // Its answer is waited for.
+                    craft::flush(to_server);
+                }
             }
             b'F' => {
                 to_server.extend_from_slice(frame);
@@ -69,7 +80,7 @@ impl Client {
         Ok(())
     }
 
-    fn expect(&mut self, server: &mut Server, expect: Expect) {
+    pub(crate) fn expect(&mut self, server: &mut Server, expect: Expect) {
         if server.failed && !matches!(expect, Expect::Sync) {
             server.undo(expect, Some(self));
         } else {
@@ -94,27 +105,20 @@ impl Client {
         let (sql, _) = cstr(body(frame)).map_err(|Malformed| Fault::Protocol)?;
         let info = context.inspect.statement(sql);
         self.judge(info);
-        let mut rewritten = false;
-        if info.deallocates
-            && let Some(name) = context.inspect.deallocated(sql)
-            && let Some(statement) = self.named.get(name.as_slice()).cloned()
-        {
-            server.ensure(&statement, usize::MAX, to_server);
-            let mut text = b"DEALLOCATE ".to_vec();
-            text.extend_from_slice(&statement.name);
-            craft::query(to_server, &text);
-            self.named.remove(name.as_slice());
-            if let Some(entry) = server.known.get_mut(&statement.id) {
-                entry.0 = crate::server::Knowledge::Unsure;
-            }
-            rewritten = true;
-        }
         let mut rewrite = 0;
-        if !rewritten {
+        let drops = info.deallocates || info.discards;
+        if info.deallocates {
+            self.target = context.inspect.deallocated(sql).map(Vec::into_boxed_slice);
+            if let Some(sql) = self.tell_deallocated(server, to_server) {
+                craft::query(to_server, &sql);
+            } else {
+                to_server.extend_from_slice(frame);
+            }
+        } else {
             rewrite = self.rewrite_query(server, frame, info, to_server, context);
-        }
-        if !rewritten && rewrite == 0 {
-            to_server.extend_from_slice(frame);
+            if rewrite == 0 {
+                to_server.extend_from_slice(frame);
+            }
         }
         self.unnamed_substitute = None;
         self.unnamed_serial = 0;
@@ -127,7 +131,9 @@ impl Client {
             bind_hash: hash(sql),
             offset,
             rewrite,
+            drops,
         };
+        server.dropping = drops;
         self.expect(server, Expect::Query(work));
         Ok(())
     }
@@ -140,12 +146,16 @@ impl Client {
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
         let (name, tail) = cstr(body(frame)).map_err(|Malformed| Fault::Protocol)?;
-        let (sql, _) = cstr(tail).map_err(|Malformed| Fault::Protocol)?;
+        let (sql, types) = cstr(tail).map_err(|Malformed| Fault::Protocol)?;
         if name.is_empty() {
             let info = context.inspect.statement(sql);
             self.judge(info);
+            let altered = self.note_deallocator(name, sql, types, info, context);
+            let tail = altered.as_deref().unwrap_or(tail);
             let substitute = self.substitute_of_text(server, tail, info, to_server, context);
-            if substitute.is_none() {
+            if altered.is_some() {
+                craft::parse(to_server, b"", tail);
+            } else if substitute.is_none() {
                 to_server.extend_from_slice(frame);
             }
             if server.failed {
@@ -165,20 +175,29 @@ impl Client {
             self.expect(server, Expect::ParseUnnamed);
             return Ok(());
         }
-        let statement = context.statements.intern(tail, || context.inspect.statement(sql));
+        let mut statement = context.statements.intern(tail, || context.inspect.statement(sql));
         self.judge(statement.info);
+        if let Some(altered) = self.note_deallocator(name, sql, types, statement.info, context) {
+            statement = context.statements.intern(&altered, || statement.info);
+        }
         if server.failed {
             return Ok(());
         }
         if self.named.contains_key(name) {
             // PostgreSQL itself says 42P05: the name is there already.
             server.ensure(&statement, usize::MAX, to_server);
-            craft::parse(to_server, &statement.name, tail);
-            self.expect(server, Expect::ParseInjected(None));
+            craft::parse(to_server, &statement.name, &statement.tail);
+            self.expect(server, Expect::ParseTwice { name: name.into() });
             return Ok(());
         }
         if self.named.len() >= context.per_client {
             return Err(Fault::TooLarge);
+        }
+        if server.status == b'E' && server.queue.is_empty() && !statement.info.control {
+            // The transaction is aborted: PostgreSQL itself says so.
+            craft::parse(to_server, &statement.name, &statement.tail);
+            self.expect(server, Expect::ParseTwice { name: name.into() });
+            return Ok(());
         }
         self.named.insert(name.into(), Arc::clone(&statement));
         let known = server.known.get(&statement.id).map(|entry| entry.0);
@@ -186,7 +205,7 @@ impl Client {
             self.expect(server, Expect::LocalParse { name: name.into() });
         } else if known.is_none() {
             server.evict(context.per_server, to_server);
-            craft::parse(to_server, &statement.name, tail);
+            craft::parse(to_server, &statement.name, &statement.tail);
             server.learn(&statement);
             self.expect(server, Expect::ParseNamed { statement, name: name.into() });
         } else {
@@ -242,7 +261,9 @@ impl Client {
             bind_hash: hash(tail),
             offset,
             rewrite,
+            drops: info.deallocates || info.discards,
         };
+        self.bound_target = if info.deallocates { self.deallocators.get(name).cloned() } else { None };
         self.expect(server, Expect::Bind);
         Ok(())
     }
@@ -301,8 +322,8 @@ impl Client {
             to_server.extend_from_slice(frame);
         } else if kind == b'C' {
             if !server.failed {
-                self.named.remove(name);
-                self.expect(server, Expect::LocalClose);
+                let statement = self.named.remove(name);
+                self.expect(server, Expect::LocalClose { name: name.into(), statement });
             }
             return Ok(());
         } else if let Some(statement) = self.named.get(name).cloned() {
@@ -318,15 +339,6 @@ impl Client {
         self.expect(server, owed);
         Ok(())
     }
-}
-
-/// A name the client never prepared: PostgreSQL shall say so, and shall not find ours by it.
-fn foreign(name: &[u8]) -> Vec<u8> {
-    let mut name = name.to_vec();
-    if name.starts_with(b"pw_") {
-        name.push(b'?');
-    }
-    name
 }
 
 /// The `n`th (from 1) value of a Bind tail as an integer, text or binary.

@@ -7,8 +7,11 @@ use crate::{
     server::{Expect, Knowledge},
 };
 
+/// Serial of an unnamed statement when nobody knows whose it is.
+const UNKNOWN: u64 = u64::MAX;
+
 impl Server {
-    /// The server will not do what `expect` stands for. Gives the client's statement name to forget.
+    /// The server will not do what `expect` stands for.
     pub(crate) fn undo(&mut self, expect: Expect, client: Option<&mut Client>) {
         match expect {
             Expect::ParseNamed { statement, name } => {
@@ -22,13 +25,27 @@ impl Server {
                     client.named.remove(&name);
                 }
             }
-            Expect::ParseUnnamed | Expect::ParseInjected(None) => self.unnamed = 0,
+            Expect::LocalClose { name, statement } => {
+                if let (Some(client), Some(statement)) = (client, statement) {
+                    client.named.insert(name, statement);
+                }
+            }
+            Expect::ParseUnnamed => {
+                self.unnamed = UNKNOWN;
+                if let Some(client) = client {
+                    client.unnamed_serial = 0;
+                    client.unnamed_substitute = None;
+                }
+            }
+            Expect::ParseInjected(None) | Expect::Close | Expect::Query(_) => self.unnamed = UNKNOWN,
             Expect::ParseInjected(Some(statement)) => self.unsure(&statement),
             Expect::CloseInjected(id) => {
+                self.unnamed = UNKNOWN;
                 if let Some(entry) = self.known.get_mut(&id) {
                     entry.0 = Knowledge::Unsure;
                 }
             }
+            Expect::Execute(work) if work.drops => self.dropping = false,
             _ => {}
         }
     }
@@ -78,16 +95,18 @@ impl Server {
             return;
         }
         // Only what the server has for certain and no message under way can mean: at rest.
-        if !self.queue.iter().all(|e| matches!(e, Expect::Injected(_))) {
+        if !self.queue.iter().all(|e| matches!(e, Expect::Injected(_) | Expect::CloseInjected(_))) {
             return;
         }
-        let oldest = self
-            .known
-            .iter()
-            .filter(|(_, (knowledge, ..))| *knowledge == Knowledge::Known)
-            .min_by_key(|(_, (_, tick, _))| *tick)
-            .map(|(id, (_, _, statement))| (*id, Arc::clone(statement)));
-        if let Some((id, statement)) = oldest {
+        // A batch may have brought more than fit.
+        for _ in limit.max(1)..=self.known.len() {
+            let oldest = self
+                .known
+                .iter()
+                .filter(|(_, (knowledge, ..))| *knowledge == Knowledge::Known)
+                .min_by_key(|(_, (_, tick, _))| *tick)
+                .map(|(id, (_, _, statement))| (*id, Arc::clone(statement)));
+            let Some((id, statement)) = oldest else { return };
             wire::craft::close_statement(to_server, &statement.name);
             self.queue.push_back(Expect::CloseInjected(id));
             if let Some(entry) = self.known.get_mut(&id) {

@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod client;
+mod deallocate;
 mod forward;
 mod knowledge;
 mod parameters;
@@ -81,6 +82,8 @@ pub struct StatementInfo {
     pub set_local: bool,
     /// `DEALLOCATE name`.
     pub deallocates: bool,
+    /// DEALLOCATE ALL or DISCARD ALL.
+    pub discards: bool,
     /// Where the OFFSET value is.
     pub offset: Place,
 }

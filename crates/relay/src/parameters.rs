@@ -1,5 +1,9 @@
 //! Session parameters that differ from a fresh server connection's.
 
+use wire::{Malformed, cstr};
+
+use crate::{Client, Fault, Server};
+
 /// Parameters that PostgreSQL reports and nobody can SET.
 const FIXED: [&[u8]; 6] = [
     b"server_version",
@@ -116,6 +120,49 @@ fn literal(sql: &mut Vec<u8>, value: &[u8]) {
         sql.push(*byte);
     }
     sql.push(b'\'');
+}
+
+impl Server {
+    /// The client's settings are there: take over the spelling that the server reports for them.
+    pub(crate) fn restored(&mut self, client: Option<&mut Client>) {
+        let Some(client) = client else { return };
+        let wanted = client.parameters.clone();
+        for (name, value) in wanted.iter() {
+            if let Some(reported) = self.reported.get(name)
+                && reported != value
+            {
+                client.parameters.set(name, reported);
+            }
+            if self.initial.get(name).is_some() && self.initial.get(name) == self.reported.get(name) {
+                client.parameters.remove(name);
+            }
+        }
+        self.differs = client.parameters.clone();
+    }
+
+    pub(crate) fn parameter(
+        &mut self,
+        client: Option<&mut Client>,
+        body: &[u8],
+        silent: bool,
+    ) -> Result<(), Fault> {
+        let (name, rest) = cstr(body).map_err(|Malformed| Fault::Protocol)?;
+        let (value, _) = cstr(rest).map_err(|Malformed| Fault::Protocol)?;
+        self.reported.set(name, value);
+        if silent || !Parameters::settable(name) {
+            return Ok(());
+        }
+        let initial = self.initial.get(name) == Some(value);
+        let sets = [Some(&mut self.differs), client.map(|c| &mut c.parameters)];
+        for set in sets.into_iter().flatten() {
+            if initial {
+                set.remove(name);
+            } else {
+                set.set(name, value);
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! What a server answers, and what of it the client sees.
 
-use wire::{HEAD_BYTES, Malformed, craft, cstr, read};
+use wire::{HEAD_BYTES, Malformed, craft, read};
 
 use crate::{
-    CONTROL_BYTES_MAX, Client, Executed, Fault, Parameters, Server,
+    CONTROL_BYTES_MAX, Client, Executed, Fault, Server,
     server::{Expect, Knowledge, Own, Work},
 };
 
@@ -21,11 +21,12 @@ pub struct Received {
 impl Server {
     /// Answers here what has come to the head of the queue and needs no server.
     pub(crate) fn settle(&mut self, to_client: &mut Vec<u8>) {
-        while let Some(Expect::LocalParse { .. } | Expect::LocalClose | Expect::CopyDone) = self.queue.front()
+        while let Some(Expect::LocalParse { .. } | Expect::LocalClose { .. } | Expect::CopyDone) =
+            self.queue.front()
         {
             match self.queue.pop_front() {
                 Some(Expect::LocalParse { .. }) => craft::parse_complete(to_client),
-                Some(Expect::LocalClose) => craft::close_complete(to_client),
+                Some(Expect::LocalClose { .. }) => craft::close_complete(to_client),
                 _ => {}
             }
         }
@@ -92,8 +93,21 @@ impl Server {
         Received { consumed: at, at_rest, fault }
     }
 
-    /// An ErrorResponse goes to the client, in our words when a limit of ours was the cause.
+    /// An ErrorResponse goes to the client, in our words when a limit of ours was the cause or it names
+    /// a statement by our name.
     fn pass_error(&mut self, frame: &[u8], to_client: &mut Vec<u8>) {
+        if let Some(name) = self.taken_name.take() {
+            let name = String::from_utf8_lossy(&name);
+            let message = format!("prepared statement \"{name}\" already exists");
+            let reply = craft::ErrorReply {
+                severity: "ERROR",
+                code: "42P05",
+                message: &message,
+                detail: None,
+                hint: None,
+            };
+            return craft::error(to_client, &reply);
+        }
         let cancelled = wire::error_field(read::body(frame), b'C') == Some(b"57014");
         match self.cancelled_by.take_if(|_| cancelled) {
             Some(message) => craft::error(
@@ -200,7 +214,14 @@ impl Server {
 
     fn discarded(&mut self, client: Option<&mut Client>, tag: &[u8]) {
         let tag = tag.strip_suffix(b"\0").unwrap_or(tag);
-        if matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
+        self.rolled_back = tag == b"ROLLBACK";
+        if tag == b"DEALLOCATE"
+            && let Some(client) = client
+        {
+            if let Some(name) = client.target.take() {
+                client.named.remove(&name);
+            }
+        } else if matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
             self.forget();
             if let Some(client) = client {
                 client.forget();
@@ -230,6 +251,9 @@ impl Server {
         });
         self.since_us = now_us;
         self.bytes = 0;
+        if work.drops {
+            self.dropping = false;
+        }
     }
 
     /// CopyInResponse. Syncs sent ahead of the COPY's end are ignored by PostgreSQL.
@@ -263,9 +287,16 @@ impl Server {
         if matches!(severity, Some(b"FATAL" | b"PANIC")) {
             self.dead = true;
         }
+        if let Some(client) = client.as_deref_mut() {
+            client.target = None;
+        }
         self.copy_in = false;
+        self.rolled_back |= !matches!(self.queue.front(), Some(Expect::Injected(_)));
         match self.queue.front() {
             None => return true,
+            Some(Expect::ParseTwice { name }) if code == *b"42P05" => {
+                self.taken_name = Some(name.clone());
+            }
             Some(Expect::Injected(own)) => {
                 let own = *own;
                 if let Own::Trial { id, blamed } = own {
@@ -290,18 +321,12 @@ impl Server {
         }
         let work = self.queue.iter().find_map(|e| if let Expect::Execute(w) = e { Some(*w) } else { None });
         self.finish(work.unwrap_or_default(), b"", Some(code), events, now_us);
-        loop {
-            match self.queue.front() {
-                None => {
-                    self.failed = true;
-                    break;
-                }
-                Some(Expect::Sync) => break,
-                Some(_) => {}
-            }
-            if let Some(expect) = self.queue.pop_front() {
-                self.undo(expect, client.as_deref_mut());
-            }
+        let sync = self.queue.iter().position(|expect| matches!(expect, Expect::Sync));
+        self.failed |= sync.is_none();
+        let behind = self.queue.split_off(sync.unwrap_or(self.queue.len()));
+        // Backwards: a name closed and prepared again is what it was before.
+        for expect in std::mem::replace(&mut self.queue, behind).into_iter().rev() {
+            self.undo(expect, client.as_deref_mut());
         }
         true
     }
@@ -355,41 +380,5 @@ impl Server {
             }
             _ => Err(Fault::Unexpected(b'Z')),
         }
-    }
-
-    /// The client's settings are there: take over the spelling that the server reports for them.
-    fn restored(&mut self, client: Option<&mut Client>) {
-        let Some(client) = client else { return };
-        let wanted = client.parameters.clone();
-        for (name, value) in wanted.iter() {
-            if let Some(reported) = self.reported.get(name)
-                && reported != value
-            {
-                client.parameters.set(name, reported);
-            }
-            if self.initial.get(name).is_some() && self.initial.get(name) == self.reported.get(name) {
-                client.parameters.remove(name);
-            }
-        }
-        self.differs = client.parameters.clone();
-    }
-
-    fn parameter(&mut self, client: Option<&mut Client>, body: &[u8], silent: bool) -> Result<(), Fault> {
-        let (name, rest) = cstr(body).map_err(|Malformed| Fault::Protocol)?;
-        let (value, _) = cstr(rest).map_err(|Malformed| Fault::Protocol)?;
-        self.reported.set(name, value);
-        if silent || !Parameters::settable(name) {
-            return Ok(());
-        }
-        let initial = self.initial.get(name) == Some(value);
-        let sets = [Some(&mut self.differs), client.map(|c| &mut c.parameters)];
-        for set in sets.into_iter().flatten() {
-            if initial {
-                set.remove(name);
-            } else {
-                set.set(name, value);
-            }
-        }
-        Ok(())
     }
 }

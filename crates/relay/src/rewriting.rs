@@ -268,9 +268,10 @@ impl Server {
         }
     }
 
-    /// A rewritten Query is under way: nothing may be sent behind it.
+    /// Nothing may be sent to it before the next answer: a rewritten Query is under way, or prepared statements
+    /// are being dropped.
     pub fn holds_back(&self) -> bool {
-        self.fallback.is_some()
+        self.fallback.is_some() || self.dropping
     }
 
     /// An error came for a rewritten Query before any of its answer: its own will be sent.

@@ -17,6 +17,8 @@ pub(crate) struct Work {
     pub offset: Option<u64>,
     /// Rewrite whose replacement it is, or 0.
     pub rewrite: u32,
+    /// It drops prepared statements: nothing is sent behind it before its answer.
+    pub drops: bool,
 }
 
 /// Why a request of our own was sent.
@@ -39,12 +41,18 @@ pub(crate) enum Expect {
     ParseNamed { statement: Arc<Statement>, name: Box<[u8]> },
     /// ParseComplete for the client, unnamed statement.
     ParseUnnamed,
+    /// The error that the client's name for a statement is taken already.
+    ParseTwice { name: Box<[u8]> },
     /// ParseComplete to swallow; the server will know the statement (`None`: the unnamed one).
     ParseInjected(Option<Arc<Statement>>),
     /// Answered here, when its turn comes.
     LocalParse { name: Box<[u8]> },
     /// Answered here, when its turn comes.
-    LocalClose,
+    LocalClose {
+        name: Box<[u8]>,
+        /// What it was, should the Close be skipped.
+        statement: Option<Arc<Statement>>,
+    },
     /// CloseComplete to swallow.
     CloseInjected(u64),
     /// One BindComplete.
@@ -120,7 +128,7 @@ pub struct Server {
     pub(crate) segment: u64,
     pub(crate) tick: u64,
     pub(crate) known: HashMap<u64, (Knowledge, u64, Arc<Statement>), FixedState>,
-    /// Serial of the unnamed statement it holds.
+    /// Serial of the unnamed statement it holds; 0 for none, the highest for an unknown one.
     pub(crate) unnamed: u64,
     /// Statement under way: since when and its reply's bytes so far.
     pub(crate) since_us: u64,
@@ -136,6 +144,12 @@ pub struct Server {
     pub(crate) dead: bool,
     /// What the client is told in place of the next 57014: a limit of ours cancelled the statement.
     pub cancelled_by: Option<String>,
+    /// Statements are being dropped: nothing may be sent meanwhile.
+    pub(crate) dropping: bool,
+    /// The client's name for what the next error calls by ours.
+    pub(crate) taken_name: Option<Box<[u8]>>,
+    /// The last transaction was rolled back, or failed.
+    pub(crate) rolled_back: bool,
     /// It was at rest, outside a transaction, when the present frame came.
     pub(crate) quiet: bool,
     /// Replacements to be tried when it is at rest, and the rewrite to blame for each.
@@ -179,6 +193,9 @@ impl Server {
             restore_failed: false,
             dead: false,
             cancelled_by: None,
+            dropping: false,
+            taken_name: None,
+            rolled_back: false,
             quiet: false,
             wanted: Vec::new(),
             fallback: None,
@@ -206,6 +223,11 @@ impl Server {
     /// PostgreSQL said FATAL: the connection ends.
     pub fn dead(&self) -> bool {
         self.dead
+    }
+
+    /// Whether the last transaction was rolled back or failed; forgotten with the question.
+    pub fn take_rolled_back(&mut self) -> bool {
+        std::mem::take(&mut self.rolled_back)
     }
 
     /// Replies are owed.

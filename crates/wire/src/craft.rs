@@ -83,6 +83,11 @@ pub fn sync(buf: &mut Vec<u8>) {
     buf.extend_from_slice(b"S\0\0\0\x04");
 }
 
+/// Flush.
+pub fn flush(buf: &mut Vec<u8>) {
+    buf.extend_from_slice(b"H\0\0\0\x04");
+}
+
 /// Terminate.
 pub fn terminate(buf: &mut Vec<u8>) {
     buf.extend_from_slice(b"X\0\0\0\x04");

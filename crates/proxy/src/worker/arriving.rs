@@ -15,6 +15,7 @@ impl State {
         self.client_number += 1;
         let parameters = new.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let session = relay::Client::new(self.client_number & 0xffff_ffff, parameters);
+        self.cancels.insert(new.cancel, at);
         self.clients[at] = Some(Box::new(Client {
             socket: Some(socket),
             pool: new.pool.index(),
@@ -24,7 +25,9 @@ impl State {
             writing: false,
             unread: false,
             leaving: false,
-            rolled_back: false,
+            abandoned: false,
+            began_us: 0,
+            resting: false,
             phase: Phase::Idle,
             session_mode: new.session_mode,
             pin_counted: false,

@@ -17,7 +17,7 @@ use crate::settings::{ServerAddress, ServerSettings};
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Sends it on a thread of its own and waits for PostgreSQL to close the connection; `guard` lives as long.
-pub(super) fn send(settings: ServerSettings, key: BackendKey, guard: Arc<()>) {
+pub(super) fn send(settings: ServerSettings, key: BackendKey, guard: Guard) {
     let work = move || {
         if let Err(error) = request(&settings, &key) {
             tracing::warn!(%error, "a cancel request failed");
@@ -54,7 +54,7 @@ fn request(settings: &ServerSettings, key: &BackendKey) -> std::io::Result<()> {
 
 impl State {
     pub(super) fn cancel(&mut self, key: CancelKey) -> Option<CancelTarget> {
-        let at = self.clients.iter().position(|c| c.as_ref().is_some_and(|c| c.cancel == key))?;
+        let at = *self.cancels.get(&key)?;
         let client = self.clients[at].as_ref()?;
         let index = client.pool;
         match client.phase {
@@ -70,7 +70,7 @@ impl State {
             Phase::Linked(server) => {
                 let server = self.servers[server].as_ref()?;
                 let settings = Arc::new(self.pools[index].as_ref()?.settings.server.clone());
-                let guard = Guard { mark: Some(Arc::clone(&server.guard)), waker: Arc::clone(&self.waker) };
+                let guard = Guard::new(&server.guard, &self.waker);
                 Some(CancelTarget::Server { settings, key: server.key.clone(), guard: Box::new(guard) })
             }
         }
@@ -78,9 +78,15 @@ impl State {
 }
 
 /// Keeps a server from being lent while a cancel is on its way; wakes the worker at the end.
-struct Guard {
+pub(super) struct Guard {
     mark: Option<Arc<()>>,
     waker: Arc<Waker>,
+}
+
+impl Guard {
+    pub(super) fn new(mark: &Arc<()>, waker: &Arc<Waker>) -> Self {
+        Self { mark: Some(Arc::clone(mark)), waker: Arc::clone(waker) }
+    }
 }
 
 impl Drop for Guard {

@@ -7,7 +7,7 @@ use wire::craft::{self, ErrorReply};
 
 use super::{
     cancel,
-    state::{Phase, State},
+    state::{Course, Phase, State},
 };
 use crate::handover::{ConnectFault, PoolIndex};
 use crate::settings::micros;
@@ -98,33 +98,57 @@ impl State {
             counts.waiting + 1,
             counts.max
         );
-        let mut holders: Vec<(u32, u32, u64)> = Vec::new();
-        for server in self.servers.iter().flatten().filter(|s| s.pool == index && s.client.is_some()) {
-            let Some((slot, since_us, _)) = server.session.running() else { continue };
-            let age_us = self.now_us.saturating_sub(since_us);
-            match holders.iter_mut().find(|(known, ..)| *known == slot) {
-                Some((_, count, longest)) => (*count, *longest) = (*count + 1, age_us.max(*longest)),
-                None => holders.push((slot, 1, age_us)),
-            }
-        }
-        holders.sort_by_key(|(_, count, _)| std::cmp::Reverse(*count));
-        let idle = self
-            .servers
-            .iter()
-            .flatten()
-            .filter(|s| s.pool == index && s.client.is_some() && s.session.idle_in_transaction())
-            .count();
-        let mut detail = String::from("Servers are held by: ");
-        for (slot, count, longest_us) in holders.iter().take(5) {
-            let name = self.judge.name(*slot);
-            detail.push_str(&format!("fingerprint {name} ×{count} (longest {} ms); ", longest_us / 1000));
-        }
-        detail.push_str(&format!("idle in transaction ×{idle}."));
+        let mut detail = self.holders(index);
         if let Some(fault) = fault {
             detail.push_str(&format!(" No other server could be opened: {fault}."));
         }
         self.shard.error(index as u16, *b"53300");
         self.refuse(at, &ErrorReply { detail: Some(&detail), ..error("53300", &message) });
+    }
+
+    /// Who holds the servers of a pool, for the client that got none; without literals.
+    fn holders(&self, index: usize) -> String {
+        let mut running: Vec<(u32, u32, u64)> = Vec::new();
+        let (mut thinking, mut others, mut closing) = (0u32, 0u32, 0u32);
+        for server in self.servers.iter().flatten().filter(|server| server.pool == index) {
+            if server.course != Course::Serving {
+                closing += 1;
+            } else if server.session.idle_in_transaction() {
+                thinking += 1;
+            } else if let Some((slot, since_us, _)) = server.session.running() {
+                let age_us = self.now_us.saturating_sub(since_us);
+                match running.iter_mut().find(|(known, ..)| *known == slot) {
+                    Some((_, count, longest)) => (*count, *longest) = (*count + 1, age_us.max(*longest)),
+                    None => running.push((slot, 1, age_us)),
+                }
+            } else {
+                others += 1;
+            }
+        }
+        running.sort_by_key(|(_, count, _)| std::cmp::Reverse(*count));
+        let mut parts: Vec<String> = running
+            .iter()
+            .take(5)
+            .map(|(slot, count, longest_us)| {
+                let name = self.judge.name(*slot);
+                format!("fingerprint {name} ×{count} (longest {} ms)", longest_us / 1000)
+            })
+            .collect();
+        let more: u32 = running.iter().skip(5).map(|(_, count, _)| count).sum();
+        for (count, what) in [
+            (more, "other fingerprints"),
+            (thinking, "idle in transaction"),
+            (others, "kept between transactions"),
+            (closing, "being reset or closed"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{what} ×{count}"));
+            }
+        }
+        if parts.is_empty() {
+            return "No server is open.".to_owned();
+        }
+        format!("Servers are held by: {}.", parts.join("; "))
     }
 
     /// A slot could not be opened. Waiters hear of it at once where waiting is no use.
@@ -210,13 +234,13 @@ impl State {
             cancel::send(
                 pool.settings.server.clone(),
                 server.key.clone(),
-                std::sync::Arc::clone(&server.guard),
+                cancel::Guard::new(&server.guard, &self.waker),
             );
         } else if server.session.running().is_none() {
             server.cancelled = false;
         }
         if idle_us > 0 && server.idle_since_us.is_some_and(|since| now_us.saturating_sub(since) >= idle_us) {
-            self.unlink(client, at, stats::Outcome::Abandoned);
+            self.unlink(client, at, Some(stats::Outcome::Abandoned));
             self.close_server(at, CloseReason::Abandoned);
             self.expel(client, "25P03", "terminating connection due to idle_in_transaction_timeout");
         }

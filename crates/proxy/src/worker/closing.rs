@@ -4,7 +4,6 @@
 //! that the slot is free. Until then, or until a time-out, the server counts towards `max`.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
 
 use pool::CloseReason;
 
@@ -38,7 +37,8 @@ impl State {
             && let Some(pool) = self.pools[server.pool].as_ref()
         {
             // A statement under way would go on for nobody.
-            cancel::send(pool.settings.server.clone(), server.key.clone(), Arc::clone(&server.guard));
+            let guard = cancel::Guard::new(&server.guard, &self.waker);
+            cancel::send(pool.settings.server.clone(), server.key.clone(), guard);
         }
         if !server.session.torn() {
             wire::craft::terminate(&mut server.out);

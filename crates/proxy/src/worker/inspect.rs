@@ -66,6 +66,7 @@ impl Judge {
             control: shape.command.is_transaction_control(),
             set_local: has(Effects::SET_LOCAL),
             deallocates: has(Effects::DEALLOCATE_ONE) && !has(Effects::MULTIPLE),
+            discards: shape.effects.intersects(Effects::DEALLOCATE_ALL | Effects::DISCARD_ALL),
             offset: match shape.offset {
                 None => Place::Absent,
                 Some(fingerprint::Place::Param(n)) => Place::Param(n),

@@ -62,20 +62,20 @@ impl State {
                 return self.flush_server(server_at);
             }
             Unfinished::Transaction => {
-                client.rolled_back = true;
+                client.abandoned = true;
                 server.session.inject(b"ROLLBACK", &mut server.out);
                 return self.flush_server(server_at);
             }
             Unfinished::Torn => {
-                self.unlink(at, server_at, Outcome::Abandoned);
+                self.unlink(at, server_at, Some(Outcome::Abandoned));
                 self.close_server(server_at, CloseReason::Abandoned);
             }
             Unfinished::Nothing if kept => {
-                self.unlink(at, server_at, Outcome::Commit);
+                self.unlink(at, server_at, None);
                 self.reset_server(server_at);
             }
             Unfinished::Nothing => {
-                self.unlink(at, server_at, Outcome::Commit);
+                self.unlink(at, server_at, None);
                 self.hand_on(server_at);
             }
         }
@@ -89,7 +89,7 @@ impl State {
         let reason = if resetting { CloseReason::ResetFailed } else { CloseReason::Error };
         if let Some(c) = server.client {
             let told = server.session.dead();
-            self.unlink(c, at, Outcome::Abandoned);
+            self.unlink(c, at, Some(Outcome::Rollback));
             if told {
                 self.flush_client(c);
                 if let Some(client) = self.clients[c].as_mut() {

@@ -112,13 +112,19 @@ impl State {
         };
         self.flush_client(c);
         let Some(client) = self.clients[c].as_ref() else { return };
-        if held_back && !client.held.is_empty() && (client.leaving || !received.at_rest) {
-            // What it sent behind a rewritten query.
-            self.todo.push_back(c);
-        } else if client.leaving {
+        let more = held_back && !client.held.is_empty();
+        if client.leaving && !more {
             self.finish_leaving(c);
-        } else if received.at_rest && !self.keeps(c) {
-            self.unlink(c, at, Outcome::Commit);
+        } else if !received.at_rest || client.leaving || self.keeps(c) {
+            if received.at_rest {
+                self.transaction_ended(c, at, None);
+            }
+            if more {
+                // What it sent behind a statement whose answer had to be awaited.
+                self.todo.push_back(c);
+            }
+        } else {
+            self.unlink(c, at, None);
             if self.clients[c].as_ref().is_some_and(|client| !client.held.is_empty() || client.unread) {
                 self.todo.push_back(c);
             }
@@ -187,7 +193,7 @@ impl State {
         client.session_mode
     }
 
-    pub(super) fn unlink(&mut self, at: usize, server_at: usize, outcome: Outcome) {
+    pub(super) fn unlink(&mut self, at: usize, server_at: usize, outcome: Option<Outcome>) {
         let (Some(client), Some(server)) = (self.clients[at].as_mut(), self.servers[server_at].as_mut())
         else {
             return;
@@ -197,8 +203,24 @@ impl State {
         let held_us = self.now_us.saturating_sub(client.linked_us);
         let pool = client.pool as u16;
         self.shard.checkout(pool, client.arrived_us, client.waited_us, held_us);
-        let outcome = if client.rolled_back { Outcome::Rollback } else { outcome };
-        self.shard.transaction(pool, outcome, held_us, server.idle_us);
+        self.transaction_ended(at, server_at, outcome);
+    }
+
+    /// Counts a transaction, once; without `outcome` as PostgreSQL told it.
+    fn transaction_ended(&mut self, at: usize, server_at: usize, outcome: Option<Outcome>) {
+        let (Some(client), Some(server)) = (self.clients[at].as_mut(), self.servers[server_at].as_mut())
+        else {
+            return;
+        };
+        let rolled_back = server.session.take_rolled_back();
+        if std::mem::replace(&mut client.resting, true) {
+            return;
+        }
+        let told = if rolled_back { Outcome::Rollback } else { Outcome::Commit };
+        let outcome = if client.abandoned { Outcome::Abandoned } else { outcome.unwrap_or(told) };
+        let length_us = self.now_us.saturating_sub(client.began_us);
+        let idle_us = std::mem::take(&mut server.idle_us);
+        self.shard.transaction(client.pool as u16, outcome, length_us, idle_us);
     }
 
     /// A server without client is at rest: if it was being reset, it has come free.

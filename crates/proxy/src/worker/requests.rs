@@ -152,6 +152,13 @@ impl State {
             self.flush_server(server);
             if let Some(server) = self.servers[server].as_mut() {
                 answered = !server.session.owes();
+                if !answered
+                    && let Some(client) = self.clients[at].as_mut()
+                    && client.resting
+                {
+                    client.resting = false;
+                    client.began_us = self.now_us;
+                }
                 if !answered && let Some(since) = server.idle_since_us.take() {
                     server.idle_us += self.now_us.saturating_sub(since);
                 }
@@ -198,7 +205,9 @@ impl State {
         client.waited_us = waited_us;
         client.linked_us = self.now_us;
         client.wait_counted = false;
-        client.rolled_back = false;
+        client.abandoned = false;
+        client.began_us = self.now_us;
+        client.resting = false;
         server.client = Some(at);
         server.idle_since_us = None;
         server.idle_us = 0;

@@ -1,6 +1,6 @@
 //! What one worker holds: its pools with their servers, and the clients of these pools.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use mio::{Registry, Token};
@@ -38,7 +38,12 @@ pub(super) struct Client {
     pub unread: bool,
     /// It is gone or going: what it sent whole completes.
     pub leaving: bool,
-    pub rolled_back: bool,
+    /// A transaction was open when it left.
+    pub abandoned: bool,
+    /// When the present transaction began.
+    pub began_us: u64,
+    /// It keeps its server, which is at rest.
+    pub resting: bool,
     pub phase: Phase,
     pub session_mode: bool,
     pub pin_counted: bool,
@@ -106,6 +111,8 @@ pub(super) struct State {
     pub free_clients: Vec<usize>,
     pub servers: Vec<Option<Box<Server>>>,
     pub free_servers: Vec<usize>,
+    /// Places of clients by what they cancel with.
+    pub cancels: HashMap<CancelKey, usize>,
     pub todo: VecDeque<usize>,
     pub scratch: Vec<u8>,
     pub events: Vec<relay::Executed>,
@@ -209,6 +216,7 @@ impl State {
             pool.pool.cancel(ticket);
             pool.acquires[3] += 1;
         }
+        self.cancels.remove(&client.cancel);
         self.free_clients.push(at);
         if let Some(pool) = self.pools[client.pool].as_mut() {
             drop(client);

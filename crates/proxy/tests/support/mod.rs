@@ -146,6 +146,100 @@ pub fn allow(postgres: &Throwaway, lines: &str) {
     std::fs::write(file, format!("{lines}\n{text}")).unwrap();
 }
 
+/// What came back.
+#[derive(Debug, Default, PartialEq)]
+pub struct Answer {
+    /// Kinds of the frames.
+    pub kinds: String,
+    /// SQLSTATE and message of the errors.
+    pub errors: Vec<(String, String)>,
+    /// Rows of one column each, as text.
+    pub rows: Vec<String>,
+}
+
+/// Frames of a client, one behind the other.
+#[derive(Default)]
+pub struct Frames(pub Vec<u8>);
+
+impl Frames {
+    /// Query.
+    pub fn query(mut self, sql: &str) -> Self {
+        wire::craft::query(&mut self.0, sql.as_bytes());
+        self
+    }
+
+    /// Parse without parameter types.
+    pub fn parse(mut self, name: &str, sql: &str) -> Self {
+        wire::craft::parse(&mut self.0, name.as_bytes(), format!("{sql}\0\0\0").as_bytes());
+        self
+    }
+
+    /// Bind of text parameters to the unnamed portal; text results.
+    pub fn bind(mut self, name: &str, values: &[&str]) -> Self {
+        let mut tail = vec![0, 0, 0, u8::try_from(values.len()).unwrap()];
+        for value in values {
+            tail.extend_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());
+            tail.extend_from_slice(value.as_bytes());
+        }
+        tail.extend_from_slice(&[0, 0]);
+        wire::craft::bind(&mut self.0, b"", name.as_bytes(), &tail);
+        self
+    }
+
+    /// Execute of the unnamed portal.
+    pub fn execute(mut self) -> Self {
+        wire::craft::frame(&mut self.0, b'E', |body| body.extend_from_slice(&[0; 5]));
+        self
+    }
+
+    /// Bind and Execute.
+    pub fn run(self, name: &str, values: &[&str]) -> Self {
+        self.bind(name, values).execute()
+    }
+
+    /// Describe of a statement.
+    pub fn describe(mut self, name: &str) -> Self {
+        wire::craft::describe_statement(&mut self.0, name.as_bytes());
+        self
+    }
+
+    /// Close of a statement.
+    pub fn close(mut self, name: &str) -> Self {
+        wire::craft::close_statement(&mut self.0, name.as_bytes());
+        self
+    }
+
+    /// Sync.
+    pub fn sync(mut self) -> Self {
+        wire::craft::sync(&mut self.0);
+        self
+    }
+
+    /// Flush.
+    pub fn flush(mut self) -> Self {
+        wire::craft::flush(&mut self.0);
+        self
+    }
+
+    /// Terminate.
+    pub fn terminate(mut self) -> Self {
+        wire::craft::terminate(&mut self.0);
+        self
+    }
+
+    /// CopyData.
+    pub fn copy(mut self, data: &str) -> Self {
+        wire::craft::frame(&mut self.0, b'd', |body| body.extend_from_slice(data.as_bytes()));
+        self
+    }
+
+    /// CopyDone.
+    pub fn copy_done(mut self) -> Self {
+        wire::craft::frame(&mut self.0, b'c', |_| {});
+        self
+    }
+}
+
 /// A client that speaks frames.
 pub struct Raw(pub TcpStream);
 
@@ -208,6 +302,35 @@ impl Raw {
             Some((kind, body))
         };
         tokio::time::timeout(PATIENCE, read).await.expect("the proxy says nothing")
+    }
+
+    /// Sends frames and reads up to the `ready`th ReadyForQuery.
+    pub async fn converse(&mut self, frames: &[u8], ready: usize) -> Answer {
+        self.send(frames).await;
+        self.answer(ready).await
+    }
+
+    /// Reads up to the `ready`th ReadyForQuery, or to the end.
+    pub async fn answer(&mut self, mut ready: usize) -> Answer {
+        let mut answer = Answer::default();
+        while ready > 0 {
+            let Some((kind, body)) = self.next().await else { break };
+            ready -= usize::from(kind == b'Z');
+            answer.kinds.push(char::from(kind));
+            match kind {
+                b'E' => {
+                    let field =
+                        |f| String::from_utf8_lossy(wire::error_field(&body, f).unwrap()).into_owned();
+                    answer.errors.push((field(b'C'), field(b'M')));
+                }
+                b'D' => {
+                    let column = body.get(6..).unwrap_or_default();
+                    answer.rows.push(String::from_utf8_lossy(column).into_owned());
+                }
+                _ => {}
+            }
+        }
+        answer
     }
 
     /// Frames up to ReadyForQuery, as their kinds.
