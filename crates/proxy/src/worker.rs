@@ -259,7 +259,7 @@ fn pools(settings: &Settings, number: usize, count: usize) -> Vec<Option<PoolSta
             retry: Vec::new(),
             reach: reach::Reach::default(),
             acquires: [0; 4],
-            pinned: std::collections::BTreeMap::new(),
+            pins: std::collections::BTreeMap::new(),
         })
     };
     settings.pools.iter().enumerate().map(own).collect()

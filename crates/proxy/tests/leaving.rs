@@ -55,9 +55,11 @@ async fn a_pinned_server_is_reset_and_used_again() {
         drop(client);
     }
     assert_eq!(closed(&proxy), 0);
-    let pinned = &proxy.snapshot().pools[0].pinned;
+    let snapshot = proxy.snapshot();
+    let pool = &snapshot.pools[0];
+    assert!(pool.pinned.is_empty(), "they have left");
     for reason in ["set", "temp_table", "advisory_lock", "listen", "prepare", "hold_cursor"] {
-        assert_eq!(pinned.get(reason), Some(&1), "{reason}");
+        assert_eq!(pool.pins.get(reason), Some(&1), "{reason}");
     }
 }
 

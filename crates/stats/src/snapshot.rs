@@ -99,6 +99,8 @@ pub struct PoolSnapshot {
     pub server_out_bytes: u64,
     /// Clients that keep their server now, by reason.
     pub pinned: Counts,
+    /// Times that a client began to keep its server, by reason.
+    pub pins: Counts,
     /// Time in the queue.
     pub acquire_wait: Histogram,
     /// Server time of a statement.
@@ -320,6 +322,7 @@ impl PoolSnapshot {
         subtract(&mut self.connect_failures, &before.connect_failures);
         subtract(&mut self.transactions, &before.transactions);
         subtract(&mut self.errors, &before.errors);
+        subtract(&mut self.pins, &before.pins);
         less(&mut self.exhausted_events, before.exhausted_events);
         less(&mut self.exhausted_us, before.exhausted_us);
         less(&mut self.created, before.created);

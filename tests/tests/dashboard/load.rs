@@ -11,6 +11,23 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::page;
 
+/// A live rewrite that PostgreSQL takes, and one that it refuses.
+pub const REWRITE: &str = r#"
+[[rewrite]]
+pool = "postgres"
+id = "newest"
+original = "SELECT text FROM notes ORDER BY id DESC"
+replacement = "SELECT text FROM notes ORDER BY id DESC LIMIT 10"
+rows = "different"
+
+[[rewrite]]
+pool = "postgres"
+id = "mistaken"
+original = "SELECT id FROM notes ORDER BY text"
+replacement = "SELECT id FROM notes ORDER BY no_such_column"
+rows = "same"
+"#;
+
 /// Longest wait for something to show in Prometheus.
 const SHOWN_MAX: Duration = Duration::from_secs(60);
 
@@ -61,6 +78,8 @@ async fn transaction(client: &Client, turn: u32) -> Result<(), tokio_postgres::E
     tokio::time::sleep(Duration::from_millis(5)).await;
     client.query("SELECT id, text FROM notes ORDER BY id DESC LIMIT 20", &[]).await?;
     client.batch_execute(if turn.is_multiple_of(5) { "ROLLBACK" } else { "COMMIT" }).await?;
+    client.query("SELECT text FROM notes ORDER BY id DESC", &[]).await?;
+    client.query("SELECT id FROM notes ORDER BY text", &[]).await?;
     client.query_one("SELECT count(*) FROM notes", &[]).await?;
     Ok(())
 }
@@ -127,7 +146,7 @@ async fn rejections(site: &Site) {
 /// More clients than servers, for longer than the acquire time-out.
 async fn exhaust(url: &str) {
     let mut sleepers = Vec::new();
-    for _ in 0..12 {
+    for _ in 0..20 {
         let client = connect(url).await;
         sleepers.push(tokio::spawn(async move {
             let mut refused = 0;

@@ -27,7 +27,7 @@ pub(super) fn write(page: &mut Page, shown: &[FingerprintSnapshot]) {
     each(
         "poolwright_fingerprint_query_seconds",
         "histogram",
-        "Server time of statements, by fingerprint.",
+        "Time of a statement on PostgreSQL, by fingerprint; those without a series of their own are `other`.",
         &|page, labels, f| page.histogram(labels, &f.server_time),
     );
     each(
@@ -54,7 +54,11 @@ pub(super) fn write(page: &mut Page, shown: &[FingerprintSnapshot]) {
         "Time for which statements occupied a server connection, by fingerprint.",
         &|page, labels, f| page.sample(labels, seconds(f.hold_us)),
     );
-    page.family("poolwright_fingerprint_info", "gauge", "What a fingerprint stands for, without literals.");
+    page.family(
+        "poolwright_fingerprint_info",
+        "gauge",
+        "Command, tables and normalised text of a fingerprint; always 1.",
+    );
     let mut seen = BTreeSet::new();
     for fingerprint in shown.iter().filter(|f| seen.insert(f.id.clone())) {
         let mut query: String = fingerprint.query.chars().take(QUERY_LIMIT).collect();

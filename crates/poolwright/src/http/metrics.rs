@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stats::{Counts, Histogram, PoolSnapshot, Snapshot};
+use stats::{Counts, Histogram, PoolSnapshot, RewriteState, Snapshot};
 
 use super::fingerprints;
 use super::selection::Selection;
@@ -10,6 +10,9 @@ use super::text::{Page, seconds};
 
 /// Name, help, and what a pool has of it.
 type Family<'a, T> = (&'static str, &'static str, fn(&'a PoolSnapshot) -> T);
+
+/// Name, help, and what a live rewrite has of it.
+type RewriteFamily = (&'static str, &'static str, fn(&RewriteState) -> u64);
 
 /// Labels that counters have from the start, at zero: Prometheus sees a counter's first rise only then.
 mod always {
@@ -32,6 +35,8 @@ mod always {
     /// Connection, data, constraint, transaction state, serialization and deadlock, name or syntax, resources,
     /// cancelled or shut down, internal.
     pub const ERRORS: &[&str] = &["08", "22", "23", "25", "40", "42", "53", "57", "XX"];
+    /// What became of a live rewrite.
+    pub const REWRITES: &[&str] = &["active", "failed", "revoked"];
     /// Why a client is turned away.
     pub const REJECTIONS: &[&str] =
         &["database", "limit", "password", "protocol", "server", "timeout", "user"];
@@ -52,20 +57,20 @@ pub(super) fn render(snapshot: &Snapshot, selection: &mut Selection) -> String {
 
 fn process(page: &mut Page, snapshot: &Snapshot) {
     let process = &snapshot.process;
-    page.family("poolwright_build_info", "gauge", "Version of Poolwright.");
+    page.family("poolwright_build_info", "gauge", "Version of Poolwright; always 1.");
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
-    page.family("process_resident_memory_bytes", "gauge", "Resident memory.");
+    page.family("process_resident_memory_bytes", "gauge", "Resident memory of Poolwright.");
     page.sample(&[], process.rss_bytes as f64);
-    page.family("process_cpu_seconds_total", "counter", "CPU time, user and system.");
+    page.family("process_cpu_seconds_total", "counter", "CPU time of Poolwright, user and system.");
     page.sample(&[], seconds(process.cpu_us));
-    page.family("process_open_fds", "gauge", "Open file descriptors.");
+    page.family("process_open_fds", "gauge", "Open file descriptors of Poolwright.");
     page.sample(&[], process.fds as f64);
-    page.family("process_start_time_seconds", "gauge", "When the process started, since 1970.");
+    page.family("process_start_time_seconds", "gauge", "When Poolwright started, since 1970.");
     page.sample(&[], seconds(snapshot.taken_unix_us.saturating_sub(snapshot.uptime_us)).round());
 }
 
 fn identity(page: &mut Page, pools: &[PoolSnapshot]) {
-    page.family("poolwright_pool_info", "gauge", "What a pool is for.");
+    page.family("poolwright_pool_info", "gauge", "Database, user, server and mode of a pool; always 1.");
     for pool in pools {
         let labels = [
             ("pool", pool.name.as_str()),
@@ -116,125 +121,142 @@ fn with_zeros<'a, T: Copy + Into<u64>>(
     all
 }
 
+/// Name, help, known states, and how many a pool has in each.
+type States =
+    (&'static str, &'static str, &'static [&'static str], fn(&PoolSnapshot) -> &BTreeMap<String, u32>);
+
 fn gauges(page: &mut Page, snapshot: &Snapshot) {
     let pools = &snapshot.pools;
-    per_name(
-        page,
-        pools,
-        ("poolwright_server_connections", "gauge", "Connections to PostgreSQL."),
-        ("state", always::SERVERS),
-        |pool| &pool.servers,
-    );
-    per_name(
-        page,
-        pools,
-        ("poolwright_client_connections", "gauge", "Connections from applications."),
-        ("state", always::CLIENTS),
-        |pool| &pool.clients,
-    );
-    per_pool(page, pools, ("poolwright_pool_max_connections", "gauge", "Most server connections."), |pool| {
-        f64::from(pool.max)
-    });
-    per_pool(
-        page,
-        pools,
-        ("poolwright_pool_min_connections", "gauge", "Server connections kept warm."),
-        |pool| f64::from(pool.min),
-    );
-    page.family("poolwright_client_max_connections", "gauge", "Most clients at a time.");
+    let states: [States; 2] = [
+        ("poolwright_server_connections", "Connections to PostgreSQL, by state.", always::SERVERS, |pool| {
+            &pool.servers
+        }),
+        (
+            "poolwright_client_connections",
+            "Connections from applications, by state.",
+            always::CLIENTS,
+            |pool| &pool.clients,
+        ),
+    ];
+    for (name, help, always, values) in states {
+        per_name(page, pools, (name, "gauge", help), ("state", always), values);
+    }
+    let plain: [Family<f64>; 4] = [
+        ("poolwright_pool_max_connections", "Most server connections.", |pool| f64::from(pool.max)),
+        ("poolwright_pool_min_connections", "Server connections kept warm.", |pool| f64::from(pool.min)),
+        (
+            "poolwright_pool_oldest_waiter_seconds",
+            "How long the client at the head of the queue has waited by now; 0 when nobody waits.",
+            |pool| seconds(pool.oldest_wait_us),
+        ),
+        (
+            "poolwright_pool_oldest_checkout_seconds",
+            "How long the oldest checkout has lasted by now; 0 when no server is lent.",
+            |pool| seconds(pool.oldest_checkout_us),
+        ),
+    ];
+    for (name, help, value) in plain {
+        per_pool(page, pools, (name, "gauge", help), value);
+    }
+    let help = "Clients that keep their server now because of session state, by reason.";
+    let family = ("poolwright_pinned_connections", "gauge", help);
+    per_name(page, pools, family, ("reason", always::PINS), |pool| &pool.pinned);
+    page.family("poolwright_client_max_connections", "gauge", "Most clients at a time, all pools together.");
     page.sample(&[], snapshot.client_max as f64);
-    per_pool(
-        page,
-        pools,
-        ("poolwright_pool_oldest_waiter_seconds", "gauge", "How long the oldest waiter waits now."),
-        |pool| seconds(pool.oldest_wait_us),
-    );
-    per_pool(
-        page,
-        pools,
-        ("poolwright_pool_oldest_checkout_seconds", "gauge", "How long the oldest checkout lasts now."),
-        |pool| seconds(pool.oldest_checkout_us),
-    );
-    per_name(
-        page,
-        pools,
-        ("poolwright_pinned_connections", "gauge", "Clients that keep their server, by reason."),
-        ("reason", always::PINS),
-        |pool| &pool.pinned,
-    );
     if let Some(server) = &snapshot.server {
-        page.family("poolwright_postgres_max_connections", "gauge", "The server's max_connections.");
+        page.family("poolwright_postgres_max_connections", "gauge", "PostgreSQL's max_connections.");
         page.sample(&[], f64::from(server.max_connections));
         page.family(
             "poolwright_postgres_reserved_connections",
             "gauge",
-            "Connections reserved on the server.",
+            "Connections that PostgreSQL keeps for superusers and reserved roles.",
         );
         page.sample(&[], f64::from(server.reserved_connections));
     }
 }
 
+/// Name, help, label, its known values, and what a pool has of them.
+type Labelled =
+    (&'static str, &'static str, &'static str, &'static [&'static str], fn(&PoolSnapshot) -> &Counts);
+
+fn labelled_counters(page: &mut Page, pools: &[PoolSnapshot]) {
+    let all: [Labelled; 6] = [
+        (
+            "poolwright_acquires_total",
+            "Requests for a server, by outcome.",
+            "outcome",
+            always::ACQUIRES,
+            |pool| &pool.acquires,
+        ),
+        (
+            "poolwright_server_connections_closed_total",
+            "Server connections closed, by reason.",
+            "reason",
+            always::CLOSED,
+            |pool| &pool.closed,
+        ),
+        (
+            "poolwright_server_connect_failures_total",
+            "Failed attempts to connect to PostgreSQL, by SQLSTATE.",
+            "sqlstate",
+            always::CONNECT_FAILURES,
+            |pool| &pool.connect_failures,
+        ),
+        (
+            "poolwright_transactions_total",
+            "Transactions, by outcome.",
+            "outcome",
+            always::TRANSACTIONS,
+            |pool| &pool.transactions,
+        ),
+        (
+            "poolwright_query_errors_total",
+            "Errors that clients were sent, by class of SQLSTATE.",
+            "sqlstate_class",
+            always::ERRORS,
+            |pool| &pool.errors,
+        ),
+        (
+            "poolwright_pins_total",
+            "Times that a client began to keep its server because of session state, by reason.",
+            "reason",
+            always::PINS,
+            |pool| &pool.pins,
+        ),
+    ];
+    for (name, help, label, always, values) in all {
+        per_name(page, pools, (name, "counter", help), (label, always), values);
+    }
+}
+
 fn counters(page: &mut Page, snapshot: &Snapshot) {
     let pools = &snapshot.pools;
-    let by_name = |page: &mut Page,
-                   name: &str,
-                   help: &str,
-                   label: &str,
-                   always: &[&str],
-                   values: fn(&PoolSnapshot) -> &Counts| {
-        per_name(page, pools, (name, "counter", help), (label, always), values);
-    };
-    by_name(
-        page,
-        "poolwright_acquires_total",
-        "Requests for a server, by outcome.",
-        "outcome",
-        always::ACQUIRES,
-        |pool| &pool.acquires,
-    );
-    by_name(
-        page,
-        "poolwright_server_connections_closed_total",
-        "Server connections closed, by reason.",
-        "reason",
-        always::CLOSED,
-        |pool| &pool.closed,
-    );
-    by_name(
-        page,
-        "poolwright_server_connect_failures_total",
-        "Failed attempts to connect to PostgreSQL, by SQLSTATE.",
-        "sqlstate",
-        always::CONNECT_FAILURES,
-        |pool| &pool.connect_failures,
-    );
-    by_name(
-        page,
-        "poolwright_transactions_total",
-        "Transactions, by outcome.",
-        "outcome",
-        always::TRANSACTIONS,
-        |pool| &pool.transactions,
-    );
-    by_name(
-        page,
-        "poolwright_query_errors_total",
-        "Errors, by class of SQLSTATE.",
-        "sqlstate_class",
-        always::ERRORS,
-        |pool| &pool.errors,
-    );
+    labelled_counters(page, pools);
     let plain: [Family<f64>; 5] = [
-        ("poolwright_pool_exhausted_total", "Times a pool became exhausted.", |p| p.exhausted_events as f64),
-        ("poolwright_pool_exhausted_seconds_total", "Time exhausted.", |p| seconds(p.exhausted_us)),
-        ("poolwright_server_connections_created_total", "Server connections made.", |p| p.created as f64),
-        ("poolwright_queries_total", "Statements executed.", |p| p.queries as f64),
-        ("poolwright_rows_total", "Rows returned and affected.", |p| p.rows as f64),
+        (
+            "poolwright_pool_exhausted_total",
+            "Times that a pool became exhausted: somebody waits, and no server is free or may be opened.",
+            |pool| pool.exhausted_events as f64,
+        ),
+        (
+            "poolwright_pool_exhausted_seconds_total",
+            "Time for which a pool was exhausted; its rate is the share of time.",
+            |pool| seconds(pool.exhausted_us),
+        ),
+        ("poolwright_server_connections_created_total", "Server connections opened.", |pool| {
+            pool.created as f64
+        }),
+        ("poolwright_queries_total", "Statements executed.", |pool| pool.queries as f64),
+        ("poolwright_rows_total", "Rows returned and affected.", |pool| pool.rows as f64),
     ];
     for (name, help, value) in plain {
         per_pool(page, pools, (name, "counter", help), value);
     }
-    page.family("poolwright_network_bytes_total", "counter", "Bytes received (in) and sent (out), by side.");
+    page.family(
+        "poolwright_network_bytes_total",
+        "counter",
+        "Bytes received from (in) and sent to (out) clients and servers.",
+    );
     for pool in pools {
         for (side, direction, bytes) in [
             ("client", "in", pool.client_in_bytes),
@@ -245,7 +267,7 @@ fn counters(page: &mut Page, snapshot: &Snapshot) {
             page.sample(&[("pool", &pool.name), ("side", side), ("direction", direction)], bytes as f64);
         }
     }
-    page.family("poolwright_client_rejections_total", "counter", "Clients turned away, by reason.");
+    page.family("poolwright_client_rejections_total", "counter", "Clients turned away at log-in, by reason.");
     for (reason, count) in with_zeros(&snapshot.client_rejections, always::REJECTIONS) {
         page.sample(&[("reason", reason)], count as f64);
     }
@@ -253,14 +275,26 @@ fn counters(page: &mut Page, snapshot: &Snapshot) {
 
 fn histograms<'a>(page: &mut Page, pools: &'a [PoolSnapshot]) {
     let all: [Family<'a, &'a Histogram>; 6] = [
-        ("poolwright_acquire_wait_seconds", "Time in the queue.", |pool| &pool.acquire_wait),
-        ("poolwright_server_connect_seconds", "Time to connect to PostgreSQL.", |pool| &pool.connect),
-        ("poolwright_checkout_seconds", "How long a server was lent.", |pool| &pool.checkout),
-        ("poolwright_query_seconds", "Server time of a statement.", |pool| &pool.query),
-        ("poolwright_transaction_seconds", "Length of a transaction.", |pool| &pool.transaction),
+        (
+            "poolwright_acquire_wait_seconds",
+            "How long clients waited for a server; those that got one at once count as 0.",
+            |pool| &pool.acquire_wait,
+        ),
+        ("poolwright_server_connect_seconds", "Time to open a connection to PostgreSQL.", |pool| {
+            &pool.connect
+        }),
+        ("poolwright_checkout_seconds", "How long a server was lent to a client.", |pool| &pool.checkout),
+        (
+            "poolwright_query_seconds",
+            "Time of a statement on PostgreSQL, from its sending to the end of its answer; waiting excluded.",
+            |pool| &pool.query,
+        ),
+        ("poolwright_transaction_seconds", "Length of a transaction, waiting excluded.", |pool| {
+            &pool.transaction
+        }),
         (
             "poolwright_transaction_idle_seconds",
-            "Time inside a transaction in which the application thought.",
+            "Time inside a transaction in which the application was thinking.",
             |pool| &pool.transaction_idle,
         ),
     ];
@@ -273,24 +307,44 @@ fn histograms<'a>(page: &mut Page, pools: &'a [PoolSnapshot]) {
 }
 
 fn changes(page: &mut Page, snapshot: &Snapshot) {
-    page.family("poolwright_event_timestamp_seconds", "gauge", "When something happened, since 1970.");
+    page.family(
+        "poolwright_event_timestamp_seconds",
+        "gauge",
+        "When something last happened, since 1970: a phase, a reload, a change that was announced.",
+    );
     let newest: BTreeMap<(&str, &str), u64> =
         snapshot.events.iter().map(|e| ((e.kind.as_str(), e.id.as_str()), e.unix_us)).collect();
     for ((kind, id), unix_us) in newest {
         page.sample(&[("kind", kind), ("id", id)], seconds(unix_us));
     }
-    page.family("poolwright_rewrites", "gauge", "Live rewrites, by state (1: in that state).");
-    for rewrite in &snapshot.rewrites {
-        let labels = [
-            ("pool", rewrite.pool.as_str()),
-            ("rewrite", &rewrite.id),
-            ("state", &rewrite.state),
-            ("rows", &rewrite.rows),
-        ];
-        page.sample(&labels, 1.0);
+    rewrites(page, &snapshot.rewrites);
+}
+
+fn rewrites(page: &mut Page, all: &[RewriteState]) {
+    page.family("poolwright_rewrite_state", "gauge", "1 for the state that a live rewrite is in, else 0.");
+    for rewrite in all {
+        for state in with_zeros(&BTreeMap::from([(rewrite.state.clone(), 1u64)]), always::REWRITES) {
+            let labels = [
+                ("pool", rewrite.pool.as_str()),
+                ("rewrite", &rewrite.id),
+                ("rows", &rewrite.rows),
+                ("state", state.0),
+            ];
+            page.sample(&labels, state.1 as f64);
+        }
     }
-    page.family("poolwright_rewrites_applied_total", "counter", "Executions of a live rewrite.");
-    for rewrite in &snapshot.rewrites {
-        page.sample(&[("pool", &rewrite.pool), ("rewrite", &rewrite.id)], rewrite.applied as f64);
+    let counters: [RewriteFamily; 2] = [
+        ("poolwright_rewrite_applied_total", "Executions of a live rewrite.", |rewrite| rewrite.applied),
+        (
+            "poolwright_rewrite_failures_total",
+            "Times that a live rewrite was refused by PostgreSQL and the original was sent.",
+            |rewrite| rewrite.failures,
+        ),
+    ];
+    for (name, help, value) in counters {
+        page.family(name, "counter", help);
+        for rewrite in all {
+            page.sample(&[("pool", &rewrite.pool), ("rewrite", &rewrite.id)], value(rewrite) as f64);
+        }
     }
 }

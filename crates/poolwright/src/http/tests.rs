@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use stats::{Event, FingerprintSnapshot, Histogram, PoolSnapshot, ServerFacts, Snapshot};
+use stats::{Event, FingerprintSnapshot, Histogram, PoolSnapshot, RewriteState, ServerFacts, Snapshot};
 
 use super::selection::Selection;
 use super::{Source, metrics, serve_source};
@@ -40,6 +40,7 @@ fn sample(fingerprints: usize) -> Snapshot {
         pools: vec![pool],
         fingerprints: fingerprints.collect(),
         server: Some(ServerFacts { max_connections: 100, reserved_connections: 3 }),
+        rewrites: vec![RewriteState { state: "active".into(), ..RewriteState::default() }],
         events: vec![Event { kind: "phase".into(), id: "baseline".into(), unix_us: 5_000_000 }],
         ..Snapshot::default()
     }

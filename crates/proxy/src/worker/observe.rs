@@ -80,7 +80,12 @@ impl State {
             match client.phase {
                 Phase::Idle => idle += 1,
                 Phase::Waiting(_) => waiting += 1,
-                Phase::Linked(_) => linked += 1,
+                Phase::Linked(_) => {
+                    linked += 1;
+                    if let Some(pin) = client.session.pin() {
+                        *out.pinned.entry(pin.as_str().to_owned()).or_default() += 1;
+                    }
+                }
             }
         }
         out.clients = BTreeMap::from([
@@ -97,6 +102,6 @@ impl State {
         }
         let exhaustion = pool.pool.exhaustion();
         (out.exhausted_events, out.exhausted_us) = (exhaustion.events, exhaustion.total_us);
-        out.pinned.clone_from(&pool.pinned);
+        out.pins.clone_from(&pool.pins);
     }
 }

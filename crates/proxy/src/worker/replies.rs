@@ -185,7 +185,7 @@ impl State {
             if !client.pin_counted {
                 client.pin_counted = true;
                 if let Some(pool) = self.pools[client.pool].as_mut() {
-                    *pool.pinned.entry(pin.as_str().to_owned()).or_default() += 1;
+                    *pool.pins.entry(pin.as_str().to_owned()).or_default() += 1;
                 }
             }
             return true;

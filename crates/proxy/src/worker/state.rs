@@ -99,7 +99,7 @@ pub(super) struct PoolState {
     pub retry: Vec<(u64, ServerId)>,
     pub reach: Reach,
     pub acquires: [u64; 4],
-    pub pinned: std::collections::BTreeMap<String, u64>,
+    pub pins: std::collections::BTreeMap<String, u64>,
 }
 
 /// Places of `PoolState::acquires`.
