@@ -94,6 +94,8 @@ fn code(error: &tokio_postgres::Error) -> &str {
 
 /// Everything in turn, with the steady load beside it.
 pub async fn run(site: &mut Site, prometheus: &Prometheus) {
+    // What happens before the first scrape is no rise.
+    seen(prometheus, "a first scrape", "poolwright_queries_total").await;
     let url = site.url();
     connect(&url)
         .await
