@@ -143,21 +143,23 @@ mod tests {
         assert!(Kept::start(Command::new("/nowhere/at all"), None).is_err());
     }
 
-    /// Run by the next test in a process of its own.
-    #[test]
-    #[ignore = "the parent that the next test kills"]
-    fn parent_that_is_killed() {
-        let kept = Kept::start(sleeper(), Some(libc::SIGTERM)).unwrap();
-        // The test harness captures println; a file descriptor of our own tells the pid.
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "child {}", kept.pid());
-        std::thread::sleep(Duration::from_secs(60));
-    }
+    /// The test runs itself a second time, with this set, as the parent to be killed.
+    const PARENT: &str = "KEPT_TEST_PARENT";
 
     #[test]
     fn a_child_does_not_outlive_a_parent_killed_outright() {
+        if std::env::var_os(PARENT).is_some() {
+            let kept = Kept::start(sleeper(), Some(libc::SIGTERM)).unwrap();
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "child {}", kept.pid());
+            loop {
+                std::thread::park();
+            }
+        }
+        let name = "kept::tests::a_child_does_not_outlive_a_parent_killed_outright";
         let mut parent = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "kept::tests::parent_that_is_killed", "--nocapture"])
+            .args(["--exact", name, "--nocapture"])
+            .env(PARENT, "1")
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
