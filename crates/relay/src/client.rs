@@ -7,8 +7,8 @@ use hashbrown::HashMap;
 use wire::{Malformed, craft};
 
 use crate::{
-    Fault, HELD_BYTES_MAX, Inspect, Parameters, PinReason, Rewriting, Server, Statement, StatementInfo,
-    Statements, rewriting::Substitute, server::Work,
+    Fault, HELD_BYTES_MAX, Inspect, Parameters, PinReason, Rewriting, STREAMED_BYTES_MIN, Server, Statement,
+    StatementInfo, Statements, rewriting::Substitute, server::Work,
 };
 
 /// What `take` works with besides the two sessions.
@@ -74,6 +74,8 @@ pub struct Client {
     /// What the unnamed statement was replaced by at Parse.
     pub(crate) unnamed_substitute: Option<Substitute>,
     skipping: bool,
+    /// Bytes still to come of a frame that nobody gets.
+    dropping: usize,
     /// It asked for answers at once (Flush).
     pub flush: bool,
 }
@@ -109,6 +111,7 @@ impl Client {
             set_local: false,
             unnamed_substitute: None,
             skipping: false,
+            dropping: 0,
             flush: false,
         }
     }
@@ -119,14 +122,15 @@ impl Client {
     }
 
     /// Its request was refused by an error: the first held Query is answered with ReadyForQuery, or
-    /// everything up to Sync is skipped.
+    /// everything up to Sync is skipped. Gives the bytes of `held` that are done with.
     pub fn refuse(&mut self, held: &[u8], to_client: &mut Vec<u8>) -> usize {
         if let Ok(Some(head)) = wire::head(held)
             && matches!(head.kind, b'Q' | b'F')
-            && held.len() >= head.bytes
         {
             craft::ready(to_client, b'I');
-            return head.bytes;
+            let taken = held.len().min(head.bytes);
+            self.dropping = head.bytes - taken;
+            return taken;
         }
         self.skipping = true;
         0
@@ -155,14 +159,9 @@ impl Client {
             if server.as_deref().is_some_and(Server::holds_back) {
                 return stop(at, Need::More);
             }
-            if let Some(server) = server.as_deref_mut()
-                && server.sending > 0
-            {
-                let n = rest.len().min(server.sending);
-                to_server.extend_from_slice(&rest[..n]);
-                server.sending -= n;
+            if let Some(n) = self.stream(server.as_deref_mut(), rest, to_server, context.now_us) {
                 at += n;
-                if server.sending > 0 {
+                if n == rest.len() {
                     return stop(at, Need::More);
                 }
                 continue;
@@ -179,23 +178,24 @@ impl Client {
                 server.sending = head.bytes;
                 continue;
             }
-            if head.bytes > HELD_BYTES_MAX {
-                return stop(at, Need::Fault(Fault::TooLarge));
-            }
-            if rest.len() < head.bytes {
-                return stop(at, Need::More);
-            }
-            let frame = &rest[..head.bytes];
             if head.kind == b'X' {
                 return stop(at, Need::Terminate);
             }
             if self.skipping {
-                at += head.bytes;
+                self.dropping = head.bytes;
                 if head.kind == b'S' {
                     self.skipping = false;
                     craft::ready(to_client, b'I');
                 }
                 continue;
+            }
+            let frame = &rest[..rest.len().min(head.bytes)];
+            let missing = head.bytes - frame.len();
+            if missing > 0 && !may_begin(head.kind, head.bytes, frame) {
+                // Bind and Query begin soon, whatever their length; the rest is held whole.
+                let held = if matches!(head.kind, b'B' | b'F' | b'Q') { frame.len() } else { head.bytes };
+                let fits = held <= HELD_BYTES_MAX;
+                return stop(at, if fits { Need::More } else { Need::Fault(Fault::TooLarge) });
             }
             let Some(server) = server.as_deref_mut() else {
                 match head.kind {
@@ -204,14 +204,53 @@ impl Client {
                     b'P' | b'B' | b'C' | b'D' | b'E' | b'Q' | b'F' => return stop(at, Need::Server),
                     _ => return stop(at, Need::Fault(Fault::Protocol)),
                 }
-                at += head.bytes;
+                self.dropping = head.bytes;
                 continue;
             };
-            if let Err(fault) = self.forward(server, head.kind, frame, to_server, context) {
+            if let Err(fault) = self.forward(server, head.kind, frame, missing, to_server, context) {
                 return stop(at, Need::Fault(fault));
             }
             server.settle(to_client);
-            at += head.bytes;
+            server.sending = missing;
+            at += frame.len();
         }
+    }
+
+    /// Passes on, or drops, what belongs to a frame begun earlier: how many bytes. `None` when none is.
+    fn stream(
+        &mut self,
+        server: Option<&mut Server>,
+        rest: &[u8],
+        to_server: &mut Vec<u8>,
+        now_us: u64,
+    ) -> Option<usize> {
+        if self.dropping > 0 {
+            let n = rest.len().min(self.dropping);
+            self.dropping -= n;
+            return Some(n);
+        }
+        let server = server.filter(|server| server.sending > 0)?;
+        let n = rest.len().min(server.sending);
+        to_server.extend_from_slice(&rest[..n]);
+        server.sending -= n;
+        if server.sending == 0 && server.queue.len() == 1 {
+            // A long statement runs from now on.
+            server.since_us = now_us;
+        }
+        Some(n)
+    }
+}
+
+/// Whether a frame may go on its way before all of it is here, with `frame` so far.
+fn may_begin(kind: u8, bytes: usize, frame: &[u8]) -> bool {
+    if bytes <= STREAMED_BYTES_MIN {
+        return false;
+    }
+    match kind {
+        // Its names must be here.
+        b'B' => wire::cstr(wire::read::body(frame)).and_then(|(_, rest)| wire::cstr(rest)).is_ok(),
+        b'F' => true,
+        b'Q' => bytes > HELD_BYTES_MAX && frame.len() >= STREAMED_BYTES_MIN,
+        _ => false,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wire::{Malformed, craft, cstr, read::body};
 
 use crate::{
-    Client, Context, Fault, Place, Server, StatementInfo,
+    Client, Context, Fault, PinReason, Place, Server, StatementInfo,
     client::hash,
     deallocate::foreign,
     rewriting::Substitute,
@@ -18,6 +18,7 @@ impl Client {
         server: &mut Server,
         kind: u8,
         frame: &[u8],
+        missing: usize,
         to_server: &mut Vec<u8>,
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
@@ -35,9 +36,10 @@ impl Client {
             server.batch_open = true;
         }
         match kind {
+            b'Q' if missing > 0 => self.query_begun(server, frame, to_server, context),
             b'Q' => self.query(server, frame, to_server, context)?,
             b'P' => self.parse(server, frame, to_server, context)?,
-            b'B' => self.bind(server, frame, to_server, context)?,
+            b'B' => self.bind(server, frame, missing, to_server, context)?,
             b'D' | b'C' => self.named_object(server, kind, frame, to_server, context)?,
             b'E' => {
                 if self.bound.drops && !server.failed {
@@ -138,6 +140,25 @@ impl Client {
         Ok(())
     }
 
+    /// A Query too long to be held: it is judged by its beginning, and what it does to the session is not known.
+    fn query_begun(
+        &mut self,
+        server: &mut Server,
+        frame: &[u8],
+        to_server: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) {
+        let info = context.inspect.statement(body(frame));
+        self.judge(StatementInfo { pin: Some(PinReason::LongText), ..info });
+        to_server.extend_from_slice(frame);
+        self.unnamed_substitute = None;
+        self.unnamed_serial = 0;
+        server.unnamed = 0;
+        let bind_hash = hash(body(frame));
+        let work = Work { slot: info.slot, exempt: info.exempt, bind_hash, ..Work::default() };
+        self.expect(server, Expect::Query(work));
+    }
+
     fn parse(
         &mut self,
         server: &mut Server,
@@ -219,6 +240,7 @@ impl Client {
         &mut self,
         server: &mut Server,
         frame: &[u8],
+        missing: usize,
         to_server: &mut Vec<u8>,
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
@@ -228,7 +250,7 @@ impl Client {
         let mut rewrite = 0;
         let info = if name.is_empty() {
             if let Some(substitute) = self.substitute_of_unnamed(server, to_server, context) {
-                craft::bind(to_server, portal, &substitute.statement.name, tail);
+                craft::bind(to_server, portal, &substitute.statement.name, tail, missing);
                 rewrite = substitute.rewrite;
             } else {
                 self.tell_unnamed(server, to_server);
@@ -238,15 +260,15 @@ impl Client {
         } else if let Some(statement) = self.named.get(name).cloned() {
             self.judge(statement.info);
             if let Some(substitute) = self.substitute_of(server, &statement, to_server, context) {
-                craft::bind(to_server, portal, &substitute.statement.name, tail);
+                craft::bind(to_server, portal, &substitute.statement.name, tail, missing);
                 rewrite = substitute.rewrite;
             } else {
                 server.ensure(&statement, context.per_server, to_server);
-                craft::bind(to_server, portal, &statement.name, tail);
+                craft::bind(to_server, portal, &statement.name, tail, missing);
             }
             statement.info
         } else {
-            craft::bind(to_server, portal, &foreign(name), tail);
+            craft::bind(to_server, portal, &foreign(name), tail, missing);
             StatementInfo::default()
         };
         let offset = match info.offset {

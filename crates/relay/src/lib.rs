@@ -26,8 +26,10 @@ pub use rewriting::{Replacement, Rewriting};
 pub use server::{Server, Unfinished};
 pub use statements::{Statement, Statements};
 
-/// Longest frame that is held whole, in bytes. COPY data and rows are streamed and know no limit.
-pub const HELD_BYTES_MAX: usize = 256 << 20;
+/// Longest text (Query, Parse) that is held whole, in bytes. A longer Query is judged by its beginning.
+pub const HELD_BYTES_MAX: usize = 16 << 20;
+/// Longer frames that need not be held whole are streamed: Bind, FunctionCall, COPY data; rows always are.
+pub const STREAMED_BYTES_MIN: usize = 64 << 10;
 /// Longest control frame held whole from a server, in bytes.
 pub const CONTROL_BYTES_MAX: usize = 8 << 20;
 
@@ -48,6 +50,8 @@ pub enum PinReason {
     HoldCursor,
     /// A session advisory lock.
     AdvisoryLock,
+    /// A text too long to be read whole.
+    LongText,
 }
 
 impl PinReason {
@@ -61,6 +65,7 @@ impl PinReason {
             Self::TempTable => "temp_table",
             Self::HoldCursor => "hold_cursor",
             Self::AdvisoryLock => "advisory_lock",
+            Self::LongText => "long_text",
         }
     }
 }

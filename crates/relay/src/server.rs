@@ -250,7 +250,7 @@ impl Server {
     pub fn running(&self) -> Option<(u32, u64, bool)> {
         self.queue.iter().find_map(|expect| match expect {
             Expect::Execute(work) | Expect::Query(work) => {
-                Some((work.slot, self.since_us, work.exempt || self.copy_in))
+                Some((work.slot, self.since_us, work.exempt || self.copy_in || self.sending > 0))
             }
             _ => None,
         })

@@ -19,7 +19,7 @@ impl Inspect for Judge {
 fn batch() -> Vec<u8> {
     let mut sent = Vec::new();
     craft::parse(&mut sent, b"a", b"SELECT $1\0\0\0");
-    craft::bind(&mut sent, b"", b"a", b"\0\0\0\x01\0\0\0\x015\0\0");
+    craft::bind(&mut sent, b"", b"a", b"\0\0\0\x01\0\0\0\x015\0\0", 0);
     craft::frame(&mut sent, b'E', |b| b.extend_from_slice(b"\0\0\0\0\0"));
     craft::sync(&mut sent);
     craft::query(&mut sent, b"SELECT 2");

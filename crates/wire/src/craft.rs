@@ -122,13 +122,17 @@ pub fn describe_statement(buf: &mut Vec<u8>, name: &[u8]) {
     });
 }
 
-/// Bind of `statement` to `portal`; `tail` is the rest of the body: formats and values.
-pub fn bind(buf: &mut Vec<u8>, portal: &[u8], statement: &[u8], tail: &[u8]) {
+/// Bind of `statement` to `portal`; `tail` is the rest of the body: formats and values. `missing` bytes of it follow
+/// later.
+pub fn bind(buf: &mut Vec<u8>, portal: &[u8], statement: &[u8], tail: &[u8], missing: usize) {
+    let start = buf.len() + 1;
     frame(buf, b'B', |b| {
         text(b, portal);
         text(b, statement);
         b.extend_from_slice(tail);
     });
+    let length = u32::try_from(buf.len() - start + missing).unwrap_or(u32::MAX);
+    buf[start..start + 4].copy_from_slice(&length.to_be_bytes());
 }
 
 #[cfg(test)]

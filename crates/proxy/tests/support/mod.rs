@@ -182,7 +182,7 @@ impl Frames {
             tail.extend_from_slice(value.as_bytes());
         }
         tail.extend_from_slice(&[0, 0]);
-        wire::craft::bind(&mut self.0, b"", name.as_bytes(), &tail);
+        wire::craft::bind(&mut self.0, b"", name.as_bytes(), &tail, 0);
         self
     }
 
