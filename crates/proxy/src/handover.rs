@@ -107,6 +107,8 @@ impl ClientPlaces {
 pub struct NewClient {
     /// Its socket.
     pub socket: Socket,
+    /// Where it comes from, for the console: `address:port`, or `unix`.
+    pub peer: String,
     /// The pool it uses.
     pub pool: PoolIndex,
     /// The user it logged in as.
@@ -138,6 +140,8 @@ pub struct NewServer {
     pub connect_us: u64,
     /// Bytes read behind ReadyForQuery (a notice, rarely).
     pub received: Vec<u8>,
+    /// PostgreSQL's limits of connections, where they were asked for.
+    pub facts: Option<stats::ServerFacts>,
 }
 
 /// Why a server connection could not be had: PostgreSQL's own words where it said some.

@@ -3,21 +3,26 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::console::Request;
 use crate::handover::{Opener, PoolIndex};
+use crate::login::Login;
 use crate::login::connection::Stream;
-use crate::login::{Login, server};
-use crate::settings::{ListenAddress, Settings, micros};
+use crate::reload::Differences;
+use crate::settings::{ListenAddress, Settings};
 use crate::worker::{Shared, Workers};
 
-/// Events kept for metrics and charts; the oldest go first.
-const EVENTS_MAX: usize = 256;
+/// Requests of consoles that wait for the program.
+const REQUESTS_MAX: usize = 4;
+
+/// Most characters of what a reload's event says.
+const EVENT_ID_MAX: usize = 64;
 
 /// Why the proxy could not start, or a reload was refused.
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +56,9 @@ impl Opener for Wishes {
 /// A running data plane. Needs a tokio runtime. Dropping it stops it.
 pub struct Proxy {
     login: Arc<Login>,
-    started: Instant,
     addresses: Vec<ListenAddress>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    events: Mutex<Vec<stats::Event>>,
+    requests: Mutex<Option<mpsc::Receiver<Request>>>,
 }
 
 impl Proxy {
@@ -74,20 +78,15 @@ impl Proxy {
         let (wishes, wanted) = mpsc::unbounded_channel();
         let shared = Shared { settings: Arc::clone(&settings), opener: Arc::new(Wishes(wishes)) };
         let workers = Workers::start(Arc::new(shared)).map_err(StartError::Workers)?;
-        let login = Arc::new(Login::new(settings, workers));
+        let (requests, asked) = mpsc::channel(REQUESTS_MAX);
+        let login = Arc::new(Login::new(settings, workers, requests));
         let mut tasks = vec![tokio::spawn(open_servers(Arc::clone(&login), wanted))];
         let mut addresses = Vec::new();
         for listener in listeners {
             addresses.push(listener.address());
             tasks.push(tokio::spawn(accept(listener, Arc::clone(&login))));
         }
-        Ok(Self {
-            login,
-            started: Instant::now(),
-            addresses,
-            tasks: Mutex::new(tasks),
-            events: Mutex::default(),
-        })
+        Ok(Self { login, addresses, tasks: Mutex::new(tasks), requests: Mutex::new(Some(asked)) })
     }
 
     /// The addresses really listened on (a port 0 filled in).
@@ -99,15 +98,7 @@ impl Proxy {
     /// All counters now. Takes a few milliseconds; not for the data path.
     #[must_use]
     pub fn snapshot(&self) -> stats::Snapshot {
-        let mut snapshot = self.login.workers.snapshot();
-        snapshot.taken_unix_us = unix_us();
-        snapshot.uptime_us = micros(self.started.elapsed());
-        snapshot.events.clone_from(&self.events.lock());
-        snapshot.client_connections = u64::from(self.login.places.taken());
-        snapshot.client_max = u64::from(self.login.places.max());
-        snapshot.client_rejections.clone_from(&self.login.rejections.lock());
-        snapshot.process = process();
-        snapshot
+        self.login.snapshot()
     }
 
     /// The settings in force.
@@ -116,41 +107,28 @@ impl Proxy {
         Arc::clone(&self.login.settings.read())
     }
 
+    /// What a reload with these settings would change.
+    #[must_use]
+    pub fn differences(&self, settings: &Settings) -> Differences {
+        Differences::between(&self.settings(), settings)
+    }
+
     /// Applies limits, time-outs, users and rewrites without dropping a client; says what changed.
     ///
     /// # Errors
-    /// When listen addresses, workers or the pools' names or servers differ: that needs a restart. Nothing is
-    /// applied then.
+    /// When something differs that needs a restart; all of it is named. Nothing is applied then.
     pub fn reload(&self, settings: Settings) -> Result<Vec<String>, StartError> {
-        let old = self.settings();
-        let restart = |what: &str| Err(StartError::Settings(format!("{what} changed: that needs a restart")));
-        if settings.listen != old.listen {
-            return restart("listen");
-        }
-        if settings.workers != old.workers {
-            return restart("workers");
-        }
-        if settings.pools.len() != old.pools.len() {
-            return restart("the list of pools");
-        }
-        let mut changes = Vec::new();
-        for (new, old) in settings.pools.iter().zip(&old.pools) {
-            if new.name != old.name || new.server != old.server || new.mode != old.mode {
-                return restart(&format!("name, server or mode of pool \"{}\"", old.name));
-            }
-            if new != old {
-                changes.push(format!("pool {}: max {} min {}", new.name, new.max, new.min));
-            }
-        }
-        if settings.client_max != old.client_max {
-            changes.push(format!("client_max {}", settings.client_max));
+        let Differences { live, restart } = self.differences(&settings);
+        if !restart.is_empty() {
+            return Err(StartError::Settings(format!("this needs a restart: {}", restart.join("; "))));
         }
         let settings = Arc::new(settings);
         self.login.places.set_max(settings.client_max);
         *self.login.settings.write() = Arc::clone(&settings);
         self.login.workers.apply(settings);
-        self.event("reload", &changes.join(", "));
-        Ok(changes)
+        let summary: String = live.join(", ").chars().take(EVENT_ID_MAX).collect();
+        self.event("reload", &summary);
+        Ok(live)
     }
 
     /// Takes a live rewrite out of use at once, in all pools; false when none of this name was in force. It stays out
@@ -163,13 +141,14 @@ impl Proxy {
         found
     }
 
+    /// What consoles ask of the program; `None` after the first call.
+    pub fn requests(&self) -> Option<mpsc::Receiver<Request>> {
+        self.requests.lock().take()
+    }
+
     /// Notes an event (a phase, a change) for metrics and charts.
     pub fn event(&self, kind: &str, id: &str) {
-        let mut events = self.events.lock();
-        if events.len() == EVENTS_MAX {
-            events.remove(0);
-        }
-        events.push(stats::Event { kind: kind.to_owned(), id: id.to_owned(), unix_us: unix_us() });
+        self.login.event(kind, id);
     }
 
     /// Takes no more clients and lets transactions end, for at most `timeout`; true when all clients left.
@@ -252,14 +231,16 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 async fn accept(listener: Listener, login: Arc<Login>) {
     loop {
         let accepted = match &listener {
-            Listener::Tcp(listener) => listener.accept().await.and_then(|(stream, _)| {
-                stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
-            }),
-            Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            Listener::Tcp(listener) => match listener.accept().await {
+                Ok((stream, peer)) => Stream::tcp(stream).map(|stream| (stream, peer.to_string())),
+                Err(error) => Err(error),
+            },
+            Listener::Unix(listener, _) => {
+                listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), "unix".to_owned()))
+            }
         };
         match accepted {
-            Ok(stream) => drop(tokio::spawn(Arc::clone(&login).client(stream))),
+            Ok((stream, peer)) => drop(tokio::spawn(Arc::clone(&login).client(stream, peer))),
             Err(error) => {
                 // Out of descriptors, mostly: wait for some to come free.
                 tracing::warn!("cannot accept a client: {error}");
@@ -273,36 +254,8 @@ async fn open_servers(login: Arc<Login>, mut wanted: mpsc::UnboundedReceiver<(Po
     while let Some((index, slot)) = wanted.recv().await {
         let login = Arc::clone(&login);
         tokio::spawn(async move {
-            let settings = Arc::clone(&login.settings.read());
-            let result = server::connect(&settings.pools[index.index()].server).await;
-            if let Ok(server) = &result {
-                login.learn(index, &server.parameters);
-            }
+            let result = login.open(index).await;
             login.workers.server_opened(index, slot, result);
         });
-    }
-}
-
-fn unix_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros)
-}
-
-/// What this process uses, from /proc; zeros where that is not there.
-fn process() -> stats::Process {
-    let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
-    let kilobytes = |text: &str, name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok())
-            .map_or(0, |kilobytes| kilobytes * 1024)
-    };
-    let stat = read("stat");
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    stats::Process {
-        rss_bytes: kilobytes(&read("status"), "VmRSS:"),
-        pss_bytes: kilobytes(&read("smaps_rollup"), "Pss:"),
-        // utime and stime (proc(5) fields 14 and 15) in ticks of 10 ms.
-        cpu_us: (ticks(11) + ticks(12)) * 10_000,
-        fds: std::fs::read_dir("/proc/self/fd").map_or(0, |list| list.count() as u64),
     }
 }

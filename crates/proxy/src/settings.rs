@@ -186,6 +186,15 @@ impl PoolSettings {
         }
     }
 
+    /// The password with which `user` logs in as a client; `None`: it may not.
+    pub(crate) fn password_of(&self, user: &str) -> Option<&str> {
+        if self.users.is_empty() {
+            (self.server.user == user).then_some(self.server.password.as_str())
+        } else {
+            self.users.iter().find(|known| known.name == user).map(|known| known.password.as_str())
+        }
+    }
+
     /// What the `pool` crate counts with.
     #[must_use]
     pub fn limits(&self) -> pool::Limits {
@@ -205,6 +214,34 @@ pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Who may use the console. With both lists empty, the users of the pools' `server` settings may look.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConsoleSettings {
+    /// They may do everything.
+    pub admins: Vec<UserSettings>,
+    /// They may SHOW.
+    pub viewers: Vec<UserSettings>,
+}
+
+impl ConsoleSettings {
+    /// What `user` may do on the console, and the password that proves it.
+    pub(crate) fn role_of<'a>(
+        &'a self,
+        user: &str,
+        pools: &'a [PoolSettings],
+    ) -> Option<(crate::console::Role, &'a str)> {
+        use crate::console::Role;
+        let listed = |users: &'a [UserSettings], role| {
+            users.iter().find(|known| known.name == user).map(|known| (role, known.password.as_str()))
+        };
+        listed(&self.admins, Role::Admin).or_else(|| listed(&self.viewers, Role::Viewer)).or_else(|| {
+            let nobody = self.admins.is_empty() && self.viewers.is_empty();
+            let owner = pools.iter().map(|pool| &pool.server).find(|server| nobody && server.user == user);
+            owner.map(|server| (Role::Viewer, server.password.as_str()))
+        })
+    }
+}
+
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -218,6 +255,8 @@ pub struct Settings {
     pub auth: AuthMethod,
     /// A client must be logged in within this time.
     pub login_timeout: Duration,
+    /// Who may use the console.
+    pub console: ConsoleSettings,
     /// The pools; at most 65,535.
     pub pools: Vec<PoolSettings>,
 }

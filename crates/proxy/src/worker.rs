@@ -10,6 +10,7 @@ mod clockwork;
 mod closing;
 mod inspect;
 mod leaving;
+pub(crate) mod listing;
 mod observe;
 mod reach;
 mod replies;

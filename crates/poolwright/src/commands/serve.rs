@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy::Proxy;
+use proxy::{Proxy, Request};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -102,22 +102,7 @@ async fn start(args: &Args, config: Config) -> Result<(), String> {
         }
         tokio::spawn(http::serve(listener, Arc::clone(&proxy)))
     });
-    loop {
-        tokio::select! {
-            _ = signals.hangup.recv() => reload(args, &proxy),
-            _ = signals.interrupt.recv() => break,
-            _ = signals.terminate.recv() => {
-                let limit = Duration::from_secs(args.drain_timeout);
-                tokio::select! {
-                    all_left = proxy.drain(limit) => if !all_left {
-                        output::note("drain time-out: closing the clients that are left");
-                    },
-                    _ = signals.interrupt.recv() => {}
-                }
-                break;
-            }
-        }
-    }
+    await_end(args, &proxy, config.metrics, &mut signals).await;
     if let Some(http) = http {
         http.abort();
     }
@@ -125,17 +110,76 @@ async fn start(args: &Args, config: Config) -> Result<(), String> {
     Ok(())
 }
 
-/// A bad file changes nothing.
-fn reload(args: &Args, proxy: &Proxy) {
-    if args.is_url() {
-        return output::note("nothing to reload: started from a URL");
+/// Reloads as asked; returns when it is time to stop, the drain included.
+async fn await_end(args: &Args, proxy: &Proxy, metrics: Option<SocketAddr>, signals: &mut Signals) {
+    let Some(mut requests) = proxy.requests() else { return };
+    loop {
+        tokio::select! {
+            _ = signals.hangup.recv() => {
+                let _told = reload(args, proxy, metrics);
+            }
+            _ = signals.interrupt.recv() => return,
+            _ = signals.terminate.recv() => return drain(args, proxy, signals).await,
+            Some(request) = requests.recv() => match request {
+                Request::Reload(answer) => {
+                    // The console may have left.
+                    let _left = answer.send(reload(args, proxy, metrics));
+                }
+                Request::Shutdown { drain: false } => return,
+                Request::Shutdown { drain: true } => return drain(args, proxy, signals).await,
+            },
+        }
     }
-    match args.config() {
-        Err(error) => output::report(&error.into()),
-        Ok(config) => match proxy.reload(config.settings) {
-            Ok(changes) if changes.is_empty() => output::note("reloaded: nothing changed"),
-            Ok(changes) => output::note(&format!("reloaded: {}", changes.join("; "))),
-            Err(error) => output::error(&format!("not reloaded: {error}")),
+}
+
+/// Lets the transactions end, until the drain time-out or another signal to stop.
+async fn drain(args: &Args, proxy: &Proxy, signals: &mut Signals) {
+    let limit = Duration::from_secs(args.drain_timeout);
+    output::note(&format!("draining: transactions may run for {} s more", limit.as_secs()));
+    tokio::select! {
+        all_left = proxy.drain(limit) => if !all_left {
+            output::note("drain time-out: closing the clients that are left");
         },
+        _ = signals.interrupt.recv() => output::note("interrupted: closing the clients that are left"),
+        _ = signals.terminate.recv() => output::note("SIGTERM again: closing the clients that are left"),
+    }
+}
+
+/// A bad file changes nothing. What changed, or what is wrong, is said on stderr, and returned.
+fn reload(args: &Args, proxy: &Proxy, metrics: Option<SocketAddr>) -> Result<Vec<String>, String> {
+    if args.is_url() {
+        let text = "nothing to reload: started from a URL";
+        output::note(text);
+        return Err(text.to_owned());
+    }
+    let config = args.config().map_err(|error| {
+        let text = format!("not reloaded, the old settings stay: {error}");
+        output::error(&text);
+        output::report(&error.into());
+        text
+    })?;
+    if config.metrics != metrics {
+        let name =
+            |address: Option<SocketAddr>| address.map_or("off".to_owned(), |address| address.to_string());
+        let mut all = proxy.differences(&config.settings).restart;
+        all.push(format!("metrics.listen: {} -> {}", name(metrics), name(config.metrics)));
+        let text = format!("not reloaded, the old settings stay: this needs a restart: {}", all.join("; "));
+        output::error(&text);
+        return Err(text);
+    }
+    match proxy.reload(config.settings) {
+        Ok(changes) if changes.is_empty() => {
+            output::note("reloaded: nothing changed");
+            Ok(changes)
+        }
+        Ok(changes) => {
+            output::note(&format!("reloaded: {}", changes.join("; ")));
+            Ok(changes)
+        }
+        Err(error) => {
+            let text = format!("not reloaded, the old settings stay: {error}");
+            output::error(&text);
+            Err(text)
+        }
     }
 }

@@ -31,6 +31,8 @@ struct File {
     rewrite: Vec<Spanned<FileRewrite>>,
     #[serde(default)]
     metrics: Metrics,
+    #[serde(default)]
+    console: Console,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +52,15 @@ struct Auth {
 #[serde(deny_unknown_fields)]
 struct Metrics {
     listen: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Console {
+    #[serde(default)]
+    admins: BTreeMap<String, Spanned<String>>,
+    #[serde(default)]
+    viewers: BTreeMap<String, Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -139,6 +150,8 @@ pub(super) fn parse(text: &str, variable: Variable<'_>) -> Result<Config, Proble
             _ => return Err(at(method, "method must be \"scram-sha-256\", \"md5\" or \"trust\"")),
         };
     }
+    settings.console.admins = users(&file.console.admins, variable)?;
+    settings.console.viewers = users(&file.console.viewers, variable)?;
     let metrics = match &file.metrics.listen {
         None => METRICS_LISTEN.parse().ok(),
         Some(text) if text.as_ref() == "off" => None,
@@ -195,11 +208,19 @@ fn pool(name: &str, whole: &Spanned<Pool>, variable: Variable<'_>) -> Result<Poo
     }
     pool.statements_per_client = file.statements_per_client.unwrap_or(pool.statements_per_client);
     pool.statements_per_server = file.statements_per_server.unwrap_or(pool.statements_per_server);
-    for (name, password) in &file.users {
-        let password = units::expand(password.as_ref(), variable).map_err(|message| at(password, message))?;
-        pool.users.push(UserSettings { name: name.clone(), password });
-    }
+    pool.users = users(&file.users, variable)?;
     Ok(pool)
+}
+
+fn users(
+    file: &BTreeMap<String, Spanned<String>>,
+    variable: Variable<'_>,
+) -> Result<Vec<UserSettings>, Problem> {
+    let user = |(name, password): (&String, &Spanned<String>)| {
+        let password = units::expand(password.as_ref(), variable).map_err(|message| at(password, message))?;
+        Ok(UserSettings { name: name.clone(), password })
+    };
+    file.iter().map(user).collect()
 }
 
 fn add_rewrite(rewrite: &FileRewrite, pools: &mut [PoolSettings]) -> Result<(), Problem> {

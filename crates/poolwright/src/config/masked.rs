@@ -10,7 +10,9 @@ pub(super) fn text(whole: &str) -> String {
         if trimmed.starts_with('[') {
             section = trimmed.trim_end();
         }
-        let users = section.ends_with(".users]") || trimmed.starts_with("users");
+        let users = section.ends_with(".users]")
+            || section.starts_with("[console")
+            || ["users", "admins", "viewers"].iter().any(|name| trimmed.starts_with(name));
         shown.push_str(&if users { strings(line) } else { urls(line) });
     }
     shown

@@ -1,11 +1,12 @@
 //! The configuration file: TOML with human units and `${VAR}`, checked into `proxy::Settings`.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use proxy::Settings;
-use proxy::settings::{AuthMethod, ListenAddress};
+use proxy::settings::{AuthMethod, ConsoleSettings, ListenAddress};
 use thiserror::Error;
 
 mod file;
@@ -19,6 +20,9 @@ pub use url::server_settings;
 pub const LISTEN: &str = "127.0.0.1:6432";
 /// Metrics are served here unless the file says otherwise.
 pub const METRICS_LISTEN: &str = "127.0.0.1:9127";
+
+/// The largest file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A file, or a URL, as the program runs it.
 #[derive(Debug, Clone)]
@@ -53,9 +57,26 @@ impl ConfigError {
 /// # Errors
 /// When it cannot be read, is no TOML, has an unknown key or a bad value.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::plain(format!("cannot read {}: {error}", path.display())))?;
+    let text =
+        read(path).map_err(|why| ConfigError::plain(format!("cannot read {}: {why}", path.display())))?;
     parse(&text, &path.display().to_string(), &|name| std::env::var(name).ok())
+}
+
+/// The file's text, or a sentence.
+fn read(path: &Path) -> Result<String, String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    if file.metadata().is_ok_and(|about| about.is_dir()) {
+        return Err("it is a directory; name the file in it".to_owned());
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("it is larger than {} MB; is it a configuration?", FILE_BYTES_MAX >> 20));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        format!("it is no text: byte {} is not UTF-8", good + 1)
+    })
 }
 
 /// As `load`, from text; `variable` answers for `${VAR}`.
@@ -106,6 +127,7 @@ fn settings(listen: Vec<ListenAddress>, pools: Vec<proxy::settings::PoolSettings
         workers: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
         auth: AuthMethod::Scram,
         login_timeout: std::time::Duration::from_secs(15),
+        console: ConsoleSettings::default(),
         pools,
     }
 }

@@ -6,34 +6,25 @@ use subtle::ConstantTimeEq;
 use super::connection::Connection;
 use super::scram::{Exchange, Verifier};
 use super::{Fault, Login, Refusal};
-use crate::settings::{AuthMethod, PoolSettings};
+use crate::settings::AuthMethod;
 
 fn wrong(user: &str) -> Fault {
     Refusal::new("28P01", "password", format!("password authentication failed for user \"{user}\"")).into()
 }
 
-/// Authenticates `user`; its name. An unknown database or user goes through the same exchange, and fails.
-pub(super) async fn client(
+/// Nobody is asked for a password. With no list of users only the pool's own user makes sense.
+pub(super) fn trusted(known_pool: bool, password: Option<&str>, user: &str) -> Result<(), Fault> {
+    if known_pool && password.is_none() { Err(wrong(user)) } else { Ok(()) }
+}
+
+/// Has `user` prove `password`. An unknown user (`None`) goes through the same exchange, and fails.
+pub(super) async fn prove(
     login: &Login,
     connection: &mut Connection,
     method: AuthMethod,
-    pool: Option<&PoolSettings>,
+    password: Option<&str>,
     user: &str,
-) -> Result<String, Fault> {
-    let password = pool.and_then(|pool| {
-        if pool.users.is_empty() {
-            (pool.server.user == user).then_some(pool.server.password.as_str())
-        } else {
-            pool.users.iter().find(|known| known.name == user).map(|known| known.password.as_str())
-        }
-    });
-    if method == AuthMethod::Trust {
-        // With no list of users and none asked for a password, only the pool's own user makes sense.
-        return match (pool, password) {
-            (Some(_), None) => Err(wrong(user)),
-            _ => Ok(user.to_owned()),
-        };
-    }
+) -> Result<(), Fault> {
     let md5_stored = password.is_some_and(|text| text.starts_with("md5") && text.len() == 35);
     let scram_stored = password.is_some_and(|text| text.starts_with("SCRAM-SHA-256$"));
     let fits = if md5_stored || (method == AuthMethod::Md5 && !scram_stored) {
@@ -42,7 +33,7 @@ pub(super) async fn client(
         scram(login, connection, user, password).await?
     };
     // An empty password never logs in, as in PostgreSQL.
-    if fits && password.is_some_and(|text| !text.is_empty()) { Ok(user.to_owned()) } else { Err(wrong(user)) }
+    if fits && password.is_some_and(|text| !text.is_empty()) { Ok(()) } else { Err(wrong(user)) }
 }
 
 async fn ask(connection: &mut Connection, code: u32, data: &[u8]) -> Result<(), Fault> {

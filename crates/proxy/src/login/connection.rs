@@ -1,7 +1,9 @@
 //! A socket with what was read from it: frames in, bytes out. For start-up and authentication only.
 
 use std::io;
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -18,6 +20,26 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+}
+
+/// A dead peer is noticed after about a minute of silence and five unanswered probes.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(5)
+}
+
+impl Stream {
+    /// A TCP socket as both sides need it: TCP_NODELAY and keepalive on.
+    ///
+    /// # Errors
+    /// When the socket is gone already.
+    pub fn tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
+        Ok(Self::Tcp(stream))
+    }
 }
 
 /// A stream and the bytes read from it that nobody has taken yet.

@@ -7,33 +7,23 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc;
 
+use crate::console;
 use crate::handover::{CancelKey, ClientPlaces, ConnectFault, NewClient, PoolIndex};
-use crate::settings::{Mode, PoolSettings, Settings};
+use crate::settings::{AuthMethod, Mode, Settings};
 use crate::worker::Workers;
 
 mod authenticate;
 pub mod connection;
+mod known;
 mod scram;
 pub mod server;
 mod startup;
 
 use connection::{Connection, Stream};
+use known::Known;
 use startup::{Request, Startup};
-
-/// How long a failed attempt to reach a server answers for the clients behind it: the pause between attempts.
-const FAULT_KEPT: Duration = Duration::from_millis(500);
-/// What is left of `login_timeout` to say why, when the server cannot be reached.
-const FAREWELL: Duration = Duration::from_millis(200);
-
-type Parameters = Arc<Vec<(String, String)>>;
-
-/// What a pool's servers said of themselves last.
-#[derive(Default)]
-struct Known {
-    parameters: Option<Parameters>,
-    fault: Option<(Instant, ConnectFault)>,
-}
 
 /// What all log-ins share.
 pub struct Login {
@@ -46,6 +36,11 @@ pub struct Login {
     asking: Vec<tokio::sync::Mutex<()>>,
     /// True once the pooler drains: nobody new is let in, however far the log-in has come.
     pub(crate) draining: tokio::sync::watch::Sender<bool>,
+    pub(crate) events: Mutex<Vec<stats::Event>>,
+    pub(crate) started: Instant,
+    /// To the program, from consoles.
+    pub(crate) requests: mpsc::Sender<console::Request>,
+    consoles: Arc<ClientPlaces>,
     verifiers: Mutex<HashMap<String, Arc<scram::Verifier>>>,
     mock_seed: [u8; 32],
     next_pid: AtomicI32,
@@ -88,7 +83,11 @@ impl From<Refusal> for Fault {
 }
 
 impl Login {
-    pub(crate) fn new(settings: Arc<Settings>, workers: Arc<Workers>) -> Self {
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        workers: Arc<Workers>,
+        requests: mpsc::Sender<console::Request>,
+    ) -> Self {
         Self {
             known: settings.pools.iter().map(|_| Mutex::default()).collect(),
             asking: settings.pools.iter().map(|_| tokio::sync::Mutex::default()).collect(),
@@ -97,6 +96,10 @@ impl Login {
             workers,
             rejections: Mutex::default(),
             draining: tokio::sync::watch::Sender::new(false),
+            events: Mutex::default(),
+            started: Instant::now(),
+            requests,
+            consoles: ClientPlaces::new(console::SESSIONS_MAX),
             verifiers: Mutex::default(),
             mock_seed: rand::random(),
             next_pid: AtomicI32::new(1),
@@ -104,7 +107,7 @@ impl Login {
     }
 
     /// Takes a fresh connection through log-in, within `login_timeout`.
-    pub(crate) async fn client(self: Arc<Self>, stream: Stream) {
+    pub(crate) async fn client(self: Arc<Self>, stream: Stream, peer: String) {
         let limit = self.settings.read().login_timeout;
         let mut connection = Connection::new(stream);
         let mut draining = self.draining.subscribe();
@@ -115,8 +118,13 @@ impl Login {
             }
         };
         let outcome = match greeted {
-            Ok(Ok(Some(ready))) => return self.hand_over(connection, ready),
-            Ok(Ok(None)) => return,
+            Ok(Ok(Greeted::Client(ready))) => return self.hand_over(connection, ready, peer),
+            Ok(Ok(Greeted::Console { user, role, place })) => {
+                let who = console::Administrator { user, role, peer };
+                console::Session::new(&self, &mut connection, who).serve().await;
+                return drop(place);
+            }
+            Ok(Ok(Greeted::Done)) => return,
             Ok(Err(fault)) => fault,
             Err(_elapsed) => Refusal::new("08006", "timeout", "log-in took too long").into(),
         };
@@ -126,22 +134,24 @@ impl Login {
             Fault::Gone => return,
         };
         *self.rejections.lock().entry(reason.to_owned()).or_default() += 1;
-        tracing::info!(code, reason, "client refused: {message}");
+        tracing::info!(code, reason, %peer, "client refused: {message}");
         let mut out = Vec::new();
         let reply = wire::craft::ErrorReply { severity: "FATAL", code, message, detail: None, hint };
         wire::craft::error(&mut out, &reply);
         let _gone = tokio::time::timeout(Duration::from_secs(1), connection.send(&out)).await;
     }
 
-    /// `None`: a cancel request, done with.
-    async fn greet(&self, connection: &mut Connection) -> Result<Option<NewClientHead>, Fault> {
+    async fn greet(&self, connection: &mut Connection) -> Result<Greeted, Fault> {
         let startup = match startup::read(connection).await? {
             Request::Cancel(key) => {
                 crate::cancel::deliver(&self.workers, key).await;
-                return Ok(None);
+                return Ok(Greeted::Done);
             }
             Request::Startup(startup) => startup,
         };
+        if console::NAMES.contains(&startup.database.as_str()) {
+            return self.greet_administrator(connection, startup).await;
+        }
         let permit = self.places.take().ok_or_else(|| {
             Refusal::new("53300", "limit", format!("client limit of {} is reached", self.places.max()))
         })?;
@@ -154,14 +164,52 @@ impl Login {
                 pool.server.user == startup.user || pool.users.iter().any(|user| user.name == startup.user)
             })
         });
-        let user = authenticate::client(self, connection, method, judge, &startup.user).await?;
+        let password = judge.and_then(|pool| pool.password_of(&startup.user));
+        if method == AuthMethod::Trust {
+            authenticate::trusted(judge.is_some(), password, &startup.user)?;
+        } else {
+            authenticate::prove(self, connection, method, password, &startup.user).await?;
+        }
+        let user = startup.user.clone();
         let Some((index, pool)) = pool else {
             return Err(unknown_database(&settings, &startup).into());
         };
+        let server = self.server_parameters(index, pool).await.map_err(Fault::Server)?;
+        let cancel = self.welcome(connection, &server, &startup).await?;
+        let session_mode = pool.mode == Mode::Session;
+        Ok(Greeted::Client(NewClientHead { pool: index, user, startup, cancel, session_mode, permit }))
+    }
+
+    /// Consoles prove a password even where clients are trusted.
+    async fn greet_administrator(
+        &self,
+        connection: &mut Connection,
+        startup: Startup,
+    ) -> Result<Greeted, Fault> {
+        let place = self.consoles.take().ok_or_else(|| {
+            let text = format!("limit of {} consoles is reached", self.consoles.max());
+            Refusal::new("53300", "limit", text)
+        })?;
+        let settings = Arc::clone(&self.settings.read());
+        let method = if settings.auth == AuthMethod::Md5 { AuthMethod::Md5 } else { AuthMethod::Scram };
+        let known = settings.console.role_of(&startup.user, &settings.pools);
+        let password = known.map(|(_, password)| password);
+        authenticate::prove(self, connection, method, password, &startup.user).await?;
+        let role = known.map_or(console::Role::Viewer, |(role, _)| role);
+        self.welcome(connection, &console::parameters(role, &startup.user), &startup).await?;
+        Ok(Greeted::Console { user: startup.user, role, place })
+    }
+
+    /// AuthenticationOk to ReadyForQuery.
+    async fn welcome(
+        &self,
+        connection: &mut Connection,
+        server: &[(String, String)],
+        startup: &Startup,
+    ) -> Result<CancelKey, Fault> {
         let mut out = Vec::new();
         wire::craft::frame(&mut out, b'R', |out| out.extend_from_slice(&[0; 4]));
-        let server = self.server_parameters(index, pool).await.map_err(Fault::Server)?;
-        tell_parameters(&mut out, &server, &startup);
+        tell_parameters(&mut out, server, startup);
         let cancel = CancelKey {
             pid: self.next_pid.fetch_add(1, Ordering::Relaxed) & i32::MAX,
             secret: rand::random(),
@@ -172,21 +220,15 @@ impl Login {
         });
         wire::craft::ready(&mut out, b'I');
         connection.send(&out).await?;
-        Ok(Some(NewClientHead {
-            pool: index,
-            user,
-            startup,
-            cancel,
-            session_mode: pool.mode == Mode::Session,
-            permit,
-        }))
+        Ok(cancel)
     }
 
-    fn hand_over(&self, connection: Connection, head: NewClientHead) {
+    fn hand_over(&self, connection: Connection, head: NewClientHead, peer: String) {
         match connection.into_parts() {
             Ok((socket, received)) => self.workers.add_client(NewClient {
                 socket,
                 received,
+                peer,
                 pool: head.pool,
                 user: head.user,
                 database: head.startup.database,
@@ -199,80 +241,6 @@ impl Login {
         }
     }
 
-    /// The parameters of the pool's servers; opens one to ask when none is known yet. A fault that may pass is
-    /// waited out for `acquire_timeout`, as by a client that waits for a server.
-    async fn server_parameters(
-        &self,
-        index: PoolIndex,
-        pool: &PoolSettings,
-    ) -> Result<Parameters, ConnectFault> {
-        let login_timeout = self.settings.read().login_timeout.saturating_sub(FAREWELL);
-        let patience = match pool.acquire_timeout {
-            Duration::ZERO => login_timeout,
-            some => some.min(login_timeout),
-        };
-        let deadline = Instant::now() + patience;
-        loop {
-            let asked = tokio::time::timeout_at(deadline.into(), self.ask_server(index, pool)).await;
-            let fault = match asked {
-                Ok(Ok(parameters)) => return Ok(parameters),
-                Ok(Err(fault)) => fault,
-                Err(_elapsed) => self.last_fault(index, pool, patience),
-            };
-            if fault.is_permanent() || Instant::now() + FAULT_KEPT >= deadline {
-                return Err(fault);
-            }
-            tokio::time::sleep(FAULT_KEPT).await;
-        }
-    }
-
-    /// One attempt, whose outcome also answers for others.
-    async fn ask_server(&self, index: PoolIndex, pool: &PoolSettings) -> Result<Parameters, ConnectFault> {
-        let _first = self.asking[index.index()].lock().await;
-        {
-            let known = self.known[index.index()].lock();
-            if let Some(parameters) = &known.parameters {
-                return Ok(Arc::clone(parameters));
-            }
-            if let Some((at, fault)) = &known.fault
-                && at.elapsed() < FAULT_KEPT
-            {
-                return Err(fault.clone());
-            }
-        }
-        let result = server::connect(&pool.server).await;
-        let mut known = self.known[index.index()].lock();
-        match result {
-            Ok(server) => {
-                let parameters = Arc::new(server.parameters);
-                known.parameters = Some(Arc::clone(&parameters));
-                Ok(parameters)
-            }
-            Err(fault) => {
-                known.fault = Some((Instant::now(), fault.clone()));
-                Err(fault)
-            }
-        }
-    }
-
-    /// Why there was no answer in time.
-    fn last_fault(&self, index: PoolIndex, pool: &PoolSettings, patience: Duration) -> ConnectFault {
-        let known = self.known[index.index()].lock().fault.clone();
-        known.map(|(_, fault)| fault).unwrap_or_else(|| {
-            let address = &pool.server.address;
-            let seconds = patience.as_secs_f64();
-            let text = format!("could not connect to PostgreSQL at {address}: no answer within {seconds} s");
-            ConnectFault::new(b"08001", text)
-        })
-    }
-
-    /// Notes what a server that was opened for a worker said.
-    pub(crate) fn learn(&self, index: PoolIndex, parameters: &[(String, String)]) {
-        let mut known = self.known[index.index()].lock();
-        known.parameters = Some(Arc::new(parameters.to_vec()));
-        known.fault = None;
-    }
-
     fn verifier(&self, password: &str) -> Arc<scram::Verifier> {
         if let Some(known) = self.verifiers.lock().get(password) {
             return Arc::clone(known);
@@ -281,6 +249,18 @@ impl Login {
             .unwrap_or_else(|| scram::Verifier::from_password(password, rand::random()));
         Arc::clone(self.verifiers.lock().entry(password.to_owned()).or_insert_with(|| Arc::new(made)))
     }
+}
+
+/// How a log-in ended well.
+enum Greeted {
+    Client(NewClientHead),
+    Console {
+        user: String,
+        role: console::Role,
+        place: crate::handover::ClientPermit,
+    },
+    /// A cancel request, done with.
+    Done,
 }
 
 struct NewClientHead {

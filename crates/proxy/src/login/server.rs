@@ -10,12 +10,17 @@ use super::connection::{Connection, Stream};
 use crate::handover::{BackendKey, ConnectFault, NewServer};
 use crate::settings::{ServerAddress, ServerSettings, micros};
 
-/// Connects and logs in within `connect_timeout`.
+/// How many connections PostgreSQL allows, and how many of them it keeps for others.
+const FACTS: &[u8] =
+    b"SELECT current_setting('max_connections'), current_setting('superuser_reserved_connections'), \
+    coalesce(current_setting('reserved_connections', true), '0')";
+
+/// Connects and logs in within `connect_timeout`; with `ask`, asks for the server's limits as well.
 ///
 /// # Errors
 /// PostgreSQL's own SQLSTATE and message where it sent an error, else 08001 or 08P01 with the reason.
-pub async fn connect(settings: &ServerSettings) -> Result<NewServer, ConnectFault> {
-    match tokio::time::timeout(settings.connect_timeout, open(settings)).await {
+pub async fn connect(settings: &ServerSettings, ask: bool) -> Result<NewServer, ConnectFault> {
+    match tokio::time::timeout(settings.connect_timeout, open(settings, ask)).await {
         Ok(result) => result,
         Err(_elapsed) => Err(ConnectFault::new(
             b"08001",
@@ -35,10 +40,7 @@ pub async fn connect(settings: &ServerSettings) -> Result<NewServer, ConnectFaul
 pub async fn dial(address: &ServerAddress) -> Result<Connection, ConnectFault> {
     let dialled = match address {
         ServerAddress::Tcp { host, port } => {
-            TcpStream::connect((host.as_str(), *port)).await.and_then(|stream| {
-                stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
-            })
+            TcpStream::connect((host.as_str(), *port)).await.and_then(Stream::tcp)
         }
         ServerAddress::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
     };
@@ -47,7 +49,7 @@ pub async fn dial(address: &ServerAddress) -> Result<Connection, ConnectFault> {
     })
 }
 
-async fn open(settings: &ServerSettings) -> Result<NewServer, ConnectFault> {
+async fn open(settings: &ServerSettings, ask: bool) -> Result<NewServer, ConnectFault> {
     let started = Instant::now();
     let lost = |error: io::Error| {
         ConnectFault::new(b"08006", format!("lost PostgreSQL at {} during log-in: {error}", settings.address))
@@ -78,8 +80,39 @@ async fn open(settings: &ServerSettings) -> Result<NewServer, ConnectFault> {
             _ => return Err(malformed(settings)),
         }
     }
+    let connect_us = micros(started.elapsed());
+    let facts = if ask { facts(&mut connection).await.map_err(lost)? } else { None };
     let (socket, received) = connection.into_parts().map_err(lost)?;
-    Ok(NewServer { socket, parameters, key, connect_us: micros(started.elapsed()), received })
+    Ok(NewServer { socket, parameters, key, connect_us, received, facts })
+}
+
+/// Asks for the server's limits; `None` when it does not want to say.
+async fn facts(connection: &mut Connection) -> io::Result<Option<stats::ServerFacts>> {
+    let mut out = Vec::new();
+    wire::craft::query(&mut out, FACTS);
+    connection.send(&out).await?;
+    let mut facts = None;
+    loop {
+        match connection.message().await? {
+            (b'D', row) => facts = limits(&row),
+            (b'Z', _) => return Ok(facts),
+            _ => {}
+        }
+    }
+}
+
+/// The three columns of a DataRow of `FACTS`.
+fn limits(row: &[u8]) -> Option<stats::ServerFacts> {
+    let mut rest = row.get(2..)?;
+    let mut column = || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (value, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        rest = after;
+        std::str::from_utf8(value).ok()?.parse::<u32>().ok()
+    };
+    let max_connections = column()?;
+    let reserved_connections = column()?.saturating_add(column()?);
+    Some(stats::ServerFacts { max_connections, reserved_connections })
 }
 
 fn malformed(settings: &ServerSettings) -> ConnectFault {

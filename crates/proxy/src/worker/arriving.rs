@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::socket::Stream;
-use super::state::{Client, Course, Phase, Server, State, client_token, place, server_token};
+use super::state::{About, Client, Course, Phase, Server, State, client_token, place, server_token};
 use crate::handover::{ConnectFault, NewClient, NewServer};
 
 impl State {
@@ -14,6 +14,8 @@ impl State {
         socket.register(&self.registry, client_token(at))?;
         self.client_number += 1;
         let parameters = new.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let application = new.parameters.iter().find(|(name, _)| name == "application_name");
+        let application = application.map_or_else(String::new, |(_, value)| value.clone());
         let session = relay::Client::new(self.client_number & 0xffff_ffff, parameters);
         self.cancels.insert(new.cancel, at);
         self.clients[at] = Some(Box::new(Client {
@@ -32,6 +34,7 @@ impl State {
             session_mode: new.session_mode,
             pin_counted: false,
             cancel: new.cancel,
+            about: About { user: new.user, peer: new.peer, application, since_us: self.now_us },
             trail: stats::Trail::new(new.pool.0),
             arrived_us: 0,
             waited_us: 0,

@@ -48,6 +48,7 @@ pub(super) struct Client {
     pub session_mode: bool,
     pub pin_counted: bool,
     pub cancel: CancelKey,
+    pub about: About,
     pub trail: stats::Trail,
     pub arrived_us: u64,
     pub waited_us: u64,
@@ -65,6 +66,14 @@ pub(super) enum Course {
     Resetting(u64),
     /// Nobody: it was told to end, and why, and when. Counts towards `max` until it is known to be gone.
     Closing(pool::CloseReason, u64),
+}
+
+/// What only the console asks for.
+pub(super) struct About {
+    pub user: String,
+    pub peer: String,
+    pub application: String,
+    pub since_us: u64,
 }
 
 pub(super) struct Server {

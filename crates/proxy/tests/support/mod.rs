@@ -7,7 +7,8 @@ use std::time::Duration;
 use lab::postgres::{StartOptions, Throwaway, USER};
 use proxy::Proxy;
 use proxy::settings::{
-    AuthMethod, ListenAddress, PoolSettings, ServerAddress, ServerSettings, Settings, UserSettings,
+    AuthMethod, ConsoleSettings, ListenAddress, PoolSettings, ServerAddress, ServerSettings, Settings,
+    UserSettings,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -61,6 +62,7 @@ pub fn settings(auth: AuthMethod, pools: Vec<PoolSettings>) -> Settings {
         workers: 2,
         auth,
         login_timeout: PATIENCE,
+        console: ConsoleSettings::default(),
         pools,
     }
 }
@@ -290,6 +292,22 @@ impl Raw {
     /// One byte that is no frame.
     pub async fn byte(&mut self) -> u8 {
         tokio::time::timeout(PATIENCE, self.0.read_u8()).await.unwrap().unwrap()
+    }
+
+    /// Logs in by SCRAM, up to ReadyForQuery.
+    pub async fn scram_login(&mut self, user: &str, password: &str, database: &str) {
+        use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+        self.startup(0, &[("user", user), ("database", database)]).await;
+        assert_eq!(self.next().await.unwrap().0, b'R');
+        let mut exchange = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        let first = exchange.message().to_vec();
+        let length = u32::try_from(first.len()).unwrap();
+        self.frame(b'p', &[b"SCRAM-SHA-256\0", &length.to_be_bytes()[..], &first].concat()).await;
+        exchange.update(&self.next().await.unwrap().1[4..]).unwrap();
+        let last = exchange.message().to_vec();
+        self.frame(b'p', &last).await;
+        exchange.finish(&self.next().await.unwrap().1[4..]).unwrap();
+        assert!(self.kinds().await.ends_with('Z'));
     }
 
     /// The next frame; `None` when the proxy closed the connection.
