@@ -13,9 +13,9 @@ pub struct Pace {
     pub target: Duration,
     /// One try of the search for the sustained rate.
     pub search: Duration,
-    /// Tries in the baseline, the runs already made included.
+    /// Tries in the baseline, a run already made for at least as long as a try included.
     pub tries_baseline: u32,
-    /// Tries in verify, the runs already made included.
+    /// Tries in verify, a run already made for at least as long as a try included.
     pub tries_verify: u32,
     /// Idle time-out that replaces the advised one; `None` leaves it.
     pub idle_timeout_ms: Option<u64>,
@@ -28,11 +28,11 @@ impl Pace {
     pub fn full() -> Self {
         Self {
             quick: false,
-            own: Duration::from_secs(10),
-            target: Duration::from_secs(22),
+            own: Duration::from_secs(5),
+            target: Duration::from_secs(21),
             search: Duration::from_secs(10),
-            tries_baseline: 3,
-            tries_verify: 6,
+            tries_baseline: 2,
+            tries_verify: 4,
             idle_timeout_ms: None,
             idle_before_ms: 10_000,
         }
@@ -45,7 +45,7 @@ impl Pace {
             own: Duration::from_secs(2),
             target: Duration::from_secs(4),
             search: Duration::from_secs(2),
-            tries_baseline: 2,
+            tries_baseline: 1,
             tries_verify: 3,
             idle_timeout_ms: Some(2_000),
             idle_before_ms: 2_000,

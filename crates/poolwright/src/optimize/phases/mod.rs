@@ -106,9 +106,11 @@ pub async fn sustained(
     tries: u32,
 ) -> Result<(), String> {
     let p95_ms = session.targets.p95_ms;
-    let known = [rates.own.result.clone(), rates.target.result.clone()];
+    let mut known = vec![rates.own.result.clone(), rates.target.result.clone()];
+    let long_enough = session.pace.search.as_secs_f64();
     let first =
         known.iter().rfind(|result| held(result, p95_ms)).map_or(session.own_rate(), |r| r.offered_ops);
+    known.retain(|result| result.duration_s >= long_enough);
     let duration = session.pace.search;
     let session = tokio::sync::Mutex::new(session);
     let tried = tokio::sync::Mutex::new(Vec::new());
