@@ -114,6 +114,7 @@ pub async fn run(plan: LoadPlan) -> Result<LoadResult, LoadError> {
         Ok(fresh) => Arc::new(Run { started: Instant::now() + Duration::from_millis(50), ..fresh }),
         Err(shared) => shared,
     };
+    let _stop = StopOnDrop(Arc::clone(&run));
     let grower = tokio::spawn(grow(Arc::clone(&run)));
     let sampler = tokio::spawn(sample(Arc::clone(&run)));
     let offered = arrivals.len();
@@ -165,7 +166,6 @@ async fn sample(run: Arc<Run>) {
 async fn dispatch(run: Arc<Run>, arrivals: Vec<(f64, usize)>) -> Result<(), LoadError> {
     let handle = tokio::runtime::Handle::current();
     let (done, wait) = tokio::sync::oneshot::channel();
-    let stop = StopOnDrop(Arc::clone(&run));
     std::thread::Builder::new()
         .name("load arrivals".into())
         .spawn(move || {
@@ -182,12 +182,10 @@ async fn dispatch(run: Arc<Run>, arrivals: Vec<(f64, usize)>) -> Result<(), Load
             let _ = done.send(());
         })
         .map_err(|e| LoadError::Connect(e.to_string()))?;
-    let finished = wait.await.map_err(|_| LoadError::Stopped);
-    std::mem::forget(stop);
-    finished
+    wait.await.map_err(|_| LoadError::Stopped)
 }
 
-/// Ends the dispatcher when the run's future is dropped.
+/// Ends dispatcher, grower, sampler and what is under way, when the run is over or its future is dropped.
 struct StopOnDrop(Arc<Run>);
 
 impl Drop for StopOnDrop {
@@ -224,6 +222,9 @@ async fn operate(run: Arc<Run>, index: usize, number: u64, intended: Instant) {
     let operation = &run.plan.workload.operations[index];
     let connection = match run.free.pop() {
         Some(connection) => connection,
+        None if run.open.load(Ordering::Relaxed) as usize >= run.plan.connections_max => {
+            return run.measure.failed(index, intended, "the generator has no connection left");
+        }
         None => match Connection::open(&run.target).await {
             Ok(connection) => {
                 run.open.fetch_add(1, Ordering::Relaxed);
