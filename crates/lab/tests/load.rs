@@ -66,6 +66,12 @@ async fn runs_the_example_before_and_after_its_repair() {
     let kinds = ["one_row_inserts", "n_plus_one", "repeated_reads", "offset_paging", "missing_where"];
     let after = run(plan(&url, &workload, 60.0, &kinds)).await.unwrap();
     check_whole(&after);
+    let left = "select count(*) from pg_stat_activity where application_name = 'poolwright load'";
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    while count(&url, left).await > 0 {
+        assert!(std::time::Instant::now() < until, "the load's connections are closed when it is over");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert_eq!(after.offered, before.offered);
     assert!(after.qps < before.qps, "{} {}", after.qps, before.qps);
 }
