@@ -283,12 +283,15 @@ pub struct RewriteState {
 
 impl Snapshot {
     /// What happened since `earlier`: counters and histograms subtracted, gauges as they are now. Pools and
-    /// fingerprints that `earlier` lacks are taken whole.
+    /// fingerprints that `earlier` lacks are taken whole; everything is, when the process was started anew in between.
     pub fn since(&self, earlier: &Snapshot) -> Snapshot {
         let mut difference = self.clone();
+        difference.events.retain(|event| !earlier.events.contains(event));
+        if self.is_of_a_later_process(earlier) {
+            return difference;
+        }
         difference.uptime_us = self.uptime_us.saturating_sub(earlier.uptime_us);
         difference.process.cpu_us = self.process.cpu_us.saturating_sub(earlier.process.cpu_us);
-        difference.events.retain(|event| !earlier.events.contains(event));
         subtract(&mut difference.client_rejections, &earlier.client_rejections);
         for pool in &mut difference.pools {
             if let Some(before) = earlier.pools.iter().find(|before| before.name == pool.name) {
@@ -312,6 +315,15 @@ impl Snapshot {
             }
         }
         difference
+    }
+}
+
+impl Snapshot {
+    /// A process younger than the time between the two did not take the earlier one. That holds however long either
+    /// ran, and is not misled by a wall clock that was set back.
+    fn is_of_a_later_process(&self, earlier: &Snapshot) -> bool {
+        let passed_us = self.taken_unix_us.saturating_sub(earlier.taken_unix_us);
+        self.uptime_us < earlier.uptime_us || self.uptime_us < passed_us
     }
 }
 
