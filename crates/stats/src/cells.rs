@@ -245,6 +245,9 @@ pub(crate) struct FingerprintCells {
     pub offset_max: Counter,
     pub offset_sum: Counter,
     pub offset_climbing: Counter,
+    /// Hash and time in µs of the first values: most fingerprints of an application that writes literals into its
+    /// texts are run once, and need no more.
+    pub first_bind: (Counter, Counter),
     pub binds: Lazy<Box<BindCells>>,
 }
 
@@ -268,22 +271,56 @@ impl Default for BindCells {
 
 const REPEAT_MS: u32 = 60_000;
 
-impl FingerprintCells {
-    pub fn bind(&self, hash: u64, now_us: u64) {
-        let cells = self.binds.get_or_init(Box::default);
-        // Spread: callers may hash with something weak.
-        let hash = hash.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+/// Callers may hash with something weak.
+fn spread(hash: u64) -> u64 {
+    hash.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+/// The bit of a spread hash, for linear counting.
+fn bit_of(hash: u64) -> usize {
+    (hash >> 40) as usize % (128 * 64)
+}
+
+impl BindCells {
+    /// Notes the values; true when they were seen in the 60 s before.
+    fn seen_before(&self, hash: u64, now_us: u64) -> bool {
+        let hash = spread(hash);
         let (tag, now_ms) = ((hash >> 32) as u32, (now_us / 1000) as u32);
-        let cell = &cells.seen[(hash >> 20) as usize % cells.seen.len()];
+        let cell = &self.seen[(hash >> 20) as usize % self.seen.len()];
         let (old_tag, old_ms) = ((cell.get() >> 32) as u32, cell.get() as u32);
-        self.repeat_calls.add(1);
-        if old_ms != 0 && old_tag == tag && now_ms.wrapping_sub(old_ms.wrapping_sub(1)) < REPEAT_MS {
-            self.repeat_hits.add(1);
-        }
         cell.set(u64::from(tag) << 32 | u64::from(now_ms.wrapping_add(1).max(1)));
-        let bit = (hash >> 40) as usize % (cells.bits.len() * 64);
-        let word = &cells.bits[bit / 64];
+        let bit = bit_of(hash);
+        let word = &self.bits[bit / 64];
         word.set(word.get() | 1 << (bit % 64));
+        old_ms != 0 && old_tag == tag && now_ms.wrapping_sub(old_ms.wrapping_sub(1)) < REPEAT_MS
+    }
+}
+
+impl FingerprintCells {
+    /// Counts an execution with these values.
+    pub fn bind(&self, hash: u64, now_us: u64) {
+        self.repeat_calls.add(1);
+        if self.repeat_calls.get() == 1 {
+            self.first_bind.0.set(hash);
+            return self.first_bind.1.set(now_us);
+        }
+        let cells = self.binds.get_or_init(Box::default);
+        if self.repeat_calls.get() == 2 {
+            cells.seen_before(self.first_bind.0.get(), self.first_bind.1.get());
+        }
+        self.repeat_hits.add(u64::from(cells.seen_before(hash, now_us)));
+    }
+
+    /// Adds the bits of the values seen to those of other workers.
+    pub fn bind_bits(&self, bits: &mut [u64; 128]) {
+        match self.binds.get() {
+            Some(cells) => bits.iter_mut().zip(&cells.bits).for_each(|(sum, word)| *sum |= word.get()),
+            None if self.repeat_calls.get() > 0 => {
+                let bit = bit_of(spread(self.first_bind.0.get()));
+                bits[bit / 64] |= 1 << (bit % 64);
+            }
+            None => {}
+        }
     }
 
     pub fn offset(&self, offset: u64, climbing: bool) {

@@ -176,10 +176,7 @@ impl Registry {
                 depth.count += cells.offset_count.get();
                 depth.climbing += cells.offset_climbing.get();
             }
-            for (bits, word) in bits.iter_mut().zip(cells.binds.get().into_iter().flat_map(|b| b.bits.iter()))
-            {
-                *bits |= word.get();
-            }
+            cells.bind_bits(&mut bits);
         }
         sum.binds = estimate(&bits);
     }

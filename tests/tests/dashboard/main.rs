@@ -55,10 +55,6 @@ async fn every_panel_and_rule_fills_on_a_real_prometheus() {
         run.faults.extend(reference::differences(&page::read(&run.page)));
         run.snapshot_agrees(&site);
     });
-    if !run.page.contains("poolwright_postgres_max_connections") {
-        // TODO: the pooler does not ask PostgreSQL for its limits yet.
-        run.faults.retain(|fault| !fault.contains("postgres_") && !fault.contains("PostgreSQL slots"));
-    }
     assert!(run.faults.is_empty(), "{} faults:\n{}", run.faults.len(), run.faults.join("\n"));
 }
 
