@@ -181,7 +181,7 @@ fn a_servers_wrong_password_is_told_as_postgres_says_it() {
     let site = Site::open(&Options { server: Some(server), tables: TRUST, ..Options::default() });
     let told = site.psql("SELECT 1").unwrap_err();
     assert!(told.contains("password authentication failed for user \"poolwright\""), "{told}");
-    assert!(site.log().contains("password authentication failed"), "{}", site.log());
+    wait_for("the log says so", || site.log().contains("password authentication failed"));
 }
 
 #[test]
