@@ -1,9 +1,8 @@
 //! Migrations: written as plain SQL, up and down, and run without locking anybody out.
 
+mod migrations;
 mod watch;
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,8 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::AdvisorError;
 use crate::indexes::IndexAdvice;
+
+pub use migrations::{is_migration_of, write_migrations};
 
 /// How often a build is tried that could not get its lock.
 const TRIES_MAX: u32 = 5;
@@ -31,31 +32,6 @@ pub struct BuildResult {
     pub valid: bool,
     /// How many tries it took.
     pub tries: u32,
-}
-
-/// Writes `NNNN_<name>.up.sql` and `.down.sql` into `dir`, numbered after what is there; answers the paths.
-pub fn write_migrations(dir: &Path, advice: &[IndexAdvice]) -> Result<Vec<PathBuf>, AdvisorError> {
-    fs::create_dir_all(dir)?;
-    let mut number = fs::read_dir(dir)?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.split('_').next()?.parse::<u32>().ok())
-        .max()
-        .unwrap_or(0);
-    let mut paths = Vec::new();
-    for index in advice {
-        number += 1;
-        let safe: String =
-            index.name.chars().map(|c| if c.is_alphanumeric() || c == '_' { c } else { '_' }).collect();
-        let head = "-- Not inside a transaction: CONCURRENTLY may not run there.";
-        let reason = index.reason.replace(['\n', '\r'], " ");
-        let up = format!("-- {reason}\n{head}\nSET lock_timeout = '5s';\n{};\n", index.sql_up);
-        let down = format!("{head}\nSET lock_timeout = '5s';\n{};\n", index.sql_down);
-        for (side, text) in [("up", up), ("down", down)] {
-            let path = dir.join(format!("{number:04}_{safe}.{side}.sql"));
-            fs::write(&path, text)?;
-            paths.push(path);
-        }
-    }
-    Ok(paths)
 }
 
 /// How patient a build is.

@@ -94,10 +94,9 @@ fn text(report: &Report, remarks: &[String], out: &Path) {
     for check in &report.verdict.checks {
         let held = if check.passed { "holds " } else { "MISSED" };
         output::line(&format!(
-            "  {held}  {:16} {} {}  (before {}, after {})",
+            "  {held}  {:16} {:26} before {}, after {}",
             check.name,
             html::target(check),
-            "",
             number(check.before),
             number(check.after)
         ));

@@ -132,7 +132,7 @@ async fn look(args: &Args, out: &mut Folder, progress: &Progress) -> Result<(Rep
         let consent = Consent::Ask { yes: args.yes };
         if consent.given(&args.url, &planned.advice, progress).await? {
             out.stays();
-            apply(&args.url, &client, &mut planned, progress).await?;
+            apply(&args.url, &client, &mut planned, out, progress).await?;
         } else {
             planned.evidence.remarks.push("The indexes were not agreed to: none was built.".to_owned());
         }
@@ -145,17 +145,20 @@ async fn apply(
     url: &str,
     client: &tokio_postgres::Client,
     planned: &mut plan::Planned,
+    out: &mut Folder,
     progress: &Progress,
 ) -> Result<(), String> {
     let remarks = &mut planned.evidence.remarks;
     for (advice, index) in planned.advice.iter().zip(&mut planned.report.indexes) {
         if let Err(why) = build::build(url, client, advice, index, &planned.prints, progress).await {
             remarks.push(format!("{} was not built: {why}.", advice.name));
+            out.withdraw(advice);
             continue;
         }
         index.kept = build::cheaper(index);
         if !index.kept {
             advisor::apply::drop(url, advice).await.map_err(|error| error.to_string())?;
+            out.withdraw(advice);
             remarks.push(format!("{} did not help and was dropped again.", advice.name));
         }
     }

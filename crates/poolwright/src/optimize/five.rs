@@ -87,7 +87,6 @@ pub async fn run(options: Options, out: &mut Folder, progress: &Progress) -> Res
     let began_s = unix_s();
     let prometheus = watched(&mut session, keep).await;
     phases(&mut session, &mut report, &accept, out, build).await?;
-    name_findings(&mut report);
     report.verdict = verdict::judge(&report.phases, &report.targets);
     let prometheus = match prometheus {
         Some(prometheus) => Some(asked(&mut session, &mut report, prometheus, began_s).await?),
@@ -175,7 +174,9 @@ async fn phases(
     let (phase, slow, built) = indexes::run(session, out, build).await?;
     report.phases.push(phase);
     report.slow_queries.extend(slow);
-    report.indexes = built;
+    let served: Vec<(String, Vec<String>)> =
+        built.iter().map(|(index, prints)| (index.name.clone(), prints.clone())).collect();
+    report.indexes = built.into_iter().map(|(index, _)| index).collect();
     let (phase, slow, findings) = queries::run(session, accept).await?;
     report.phases.push(phase);
     report.slow_queries.extend(slow);
@@ -183,6 +184,7 @@ async fn phases(
     let (phase, slow) = verify::run(session).await?;
     report.phases.push(phase);
     report.slow_queries.extend(slow);
+    name_findings(report, &served);
     Ok(())
 }
 
@@ -226,10 +228,12 @@ async fn start(options: Options, folder: &std::path::Path, progress: &Progress) 
     })
 }
 
-/// Lets each slow statement name the findings that speak of it, and the indexes on its tables that it gained.
-fn name_findings(report: &mut Report) {
+/// Lets each slow statement name the findings that speak of it and the indexes that serve it.
+fn name_findings(report: &mut Report, served: &[(String, Vec<String>)]) {
     let Report { slow_queries, findings, .. } = report;
     for SlowQuery { fingerprint, findings: named, .. } in slow_queries {
         named.extend(findings.iter().filter(|f| f.fingerprint == *fingerprint).map(|f| f.id.clone()));
+        named
+            .extend(served.iter().filter(|index| index.1.contains(fingerprint)).map(|index| index.0.clone()));
     }
 }

@@ -4,7 +4,7 @@ use askama::Template;
 
 use super::chart::{Chart, Series};
 use super::evidence::Evidence;
-use super::model::{Check, Phase, PhaseName, Report, Run};
+use super::model::{Check, Phase, PhaseName, Report, Run, SlowQuery};
 
 #[derive(Template)]
 #[template(path = "report.html")]
@@ -166,6 +166,11 @@ fn ms(value: &Option<f64>) -> String {
 fn bound(run: &Run) -> String {
     let sign = if run.saturated { "≥ " } else { "" };
     format!("{sign}{}", ms(&run.p95_ms))
+}
+
+/// Is a statement over the bound that is flagged?
+fn slow(query: &SlowQuery) -> bool {
+    query.p95_ms.is_some_and(|p95| p95 > crate::optimize::phases::SLOW_MS)
 }
 
 /// Was the phase's run at the target's rate (its last) saturated?

@@ -25,6 +25,8 @@ pub struct Folder {
     path: PathBuf,
     /// What this run made so far, in the order in which it goes away.
     made: Vec<PathBuf>,
+    /// Migrations of this run.
+    written: Vec<PathBuf>,
 }
 
 impl Folder {
@@ -33,7 +35,7 @@ impl Folder {
     /// # Errors
     /// Neither can be done.
     pub fn make(path: &Path) -> Result<Self, WriteError> {
-        let mut folder = Self { path: path.to_path_buf(), made: Vec::new() };
+        let mut folder = Self { path: path.to_path_buf(), made: Vec::new(), written: Vec::new() };
         folder.folder(path)?;
         let test = temporary(path, b"\n")?;
         test.close().map_err(|source| WriteError { path: path.to_path_buf(), source })?;
@@ -67,8 +69,20 @@ impl Folder {
             path: folder.clone(),
             source: std::io::Error::other(error.to_string()),
         })?;
-        self.made.splice(0..0, written);
+        self.made.splice(0..0, written.iter().cloned());
+        self.written.extend(written);
         Ok(())
+    }
+
+    /// Takes the migration of this index away again, if this run wrote it: the index did not help.
+    pub fn withdraw(&mut self, advice: &advisor::indexes::IndexAdvice) {
+        let migrations = self.path.join("migrations");
+        for entry in std::fs::read_dir(&migrations).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if self.written.contains(&path) && advisor::apply::is_migration_of(&path, advice) {
+                let _gone = std::fs::remove_file(&path);
+            }
+        }
     }
 
     /// What was written so far stays, whatever becomes of the run: it has begun to change a database.

@@ -48,6 +48,9 @@ impl Consent {
     }
 }
 
+/// An index, and the fingerprints of the statements that it serves.
+pub type Served = (Index, Vec<String>);
+
 /// Advises, builds where that is allowed, and measures.
 ///
 /// # Errors
@@ -56,7 +59,7 @@ pub async fn run(
     session: &mut Session,
     out: &mut Folder,
     consent: Consent,
-) -> Result<(Phase, Vec<SlowQuery>, Vec<Index>), String> {
+) -> Result<(Phase, Vec<SlowQuery>, Vec<Served>), String> {
     session.begin(PhaseName::Indexes).await?;
     session.settle().await?;
     session.progress.step("indexes", "asking the planner");
@@ -76,8 +79,11 @@ pub async fn run(
         let mut index = plan::index(advice);
         if allowed {
             one(session, &client, advice, &mut index, &prints).await?;
+            if !index.kept {
+                out.withdraw(advice);
+            }
         }
-        indexes.push(index);
+        indexes.push((index, advice.fingerprints.clone()));
     }
     drop(client);
     let rates = rates(session).await?;

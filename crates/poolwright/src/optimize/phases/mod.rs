@@ -165,13 +165,13 @@ pub async fn idle_memory(session: &mut Session, with_pooler: bool) -> Result<Opt
     if with_pooler {
         own = lab::memory::process(session.pooler.pid()).map_err(|error| error.to_string())?.own_bytes;
     }
-    let mib = |bytes: u64| bytes / 1024;
+    let kib = |bytes: u64| bytes / 1024;
     session.remark(format!(
         "{}: {count} idle backends hold {} KiB of their own{}; shared memory apart: {} KiB.",
         session.phase,
-        mib(backends.own_bytes),
-        if with_pooler { format!(" and Poolwright {} KiB", mib(own)) } else { String::new() },
-        mib(backends.shared_bytes),
+        kib(backends.own_bytes),
+        if with_pooler { format!(" and Poolwright {} KiB", kib(own)) } else { String::new() },
+        kib(backends.shared_bytes),
     ));
     Ok(Some(backends.own_bytes + own))
 }
