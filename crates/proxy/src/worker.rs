@@ -278,6 +278,7 @@ fn work(worker: &Worker, mut poll: Poll, started: Instant) {
         }
         let mut state = worker.state.lock();
         if state.stopped {
+            state.cancels.clear();
             state.clients.clear();
             state.servers.clear();
             return;

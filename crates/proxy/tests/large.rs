@@ -5,21 +5,12 @@ mod support;
 
 use std::time::Duration;
 
-use proxy::Proxy;
-use proxy::settings::PoolSettings;
 use support::*;
 use tokio::io::AsyncReadExt;
 
 const LARGE: usize = 48 << 20;
 /// Memory that may come and go while a large message passes: far less than one.
 const SPARE: u64 = 16 << 20;
-
-async fn site(limits: impl FnOnce(&mut PoolSettings)) -> (Proxy, lab::postgres::Throwaway) {
-    let postgres = postgres();
-    let mut pool = pool(server(&postgres, "postgres"));
-    limits(&mut pool);
-    (trusting(pool).await, postgres)
-}
 
 /// Highest resident memory of this process so far, in bytes.
 fn peak() -> u64 {
@@ -44,7 +35,7 @@ async fn pour(raw: &mut Raw, mut bytes: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn values_rows_and_copy_data_are_never_held_whole() {
-    let (proxy, _postgres) = site(|pool| pool.max = 1).await;
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
     let mut raw = Raw::login(&proxy, &[]).await;
     let prepare = Frames::default().parse("long", "SELECT length($1::text)").sync();
     assert_eq!(raw.converse(&prepare.0, 1).await.kinds, "1Z");
@@ -87,7 +78,7 @@ async fn values_rows_and_copy_data_are_never_held_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_very_long_query_is_streamed_and_keeps_its_server() {
-    let (proxy, _postgres) =
+    let (proxy, _admin, _postgres) =
         site(|pool| (pool.max, pool.acquire_timeout) = (1, Duration::from_millis(300))).await;
     let mut raw = Raw::login(&proxy, &[]).await;
     let (start, end) = ("SELECT length('", "'); SET work_mem = '3MB'\0");
@@ -111,7 +102,7 @@ async fn a_very_long_query_is_streamed_and_keeps_its_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_that_must_be_remembered_has_a_limit() {
-    let (proxy, _postgres) = site(|pool| pool.max = 1).await;
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
     let mut raw = Raw::login(&proxy, &[]).await;
     raw.send(&begin(b'P', LARGE, b"name\0SELECT '")).await;
     assert_eq!(raw.fatal().await.0, "54000");

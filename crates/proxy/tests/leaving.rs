@@ -8,18 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use proxy::Proxy;
-use proxy::settings::{Mode, PoolSettings};
+use proxy::settings::Mode;
 use support::*;
-use tokio_postgres::Client;
-
-/// A PostgreSQL, its superuser's direct connection, and a proxy with this pool before it.
-async fn site(limits: impl FnOnce(&mut PoolSettings)) -> (Proxy, Client, lab::postgres::Throwaway) {
-    let postgres = postgres();
-    let admin = connect(&postgres.url("postgres").parse().unwrap()).await.unwrap();
-    let mut pool = pool(server(&postgres, "postgres"));
-    limits(&mut pool);
-    (trusting(pool).await, admin, postgres)
-}
 
 fn closed(proxy: &Proxy) -> u64 {
     proxy.snapshot().pools[0].closed.values().sum()
@@ -153,4 +143,106 @@ async fn servers_never_pass_max_whoever_leaves_how() {
     }
     assert!((1..=MAX).contains(&most), "{most} servers at once");
     assert!(closed(&proxy) >= 10 && rounds >= 20, "{} closed in {rounds} rounds", closed(&proxy));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_whole_completes() {
+    let (proxy, admin, _postgres) = site(|pool| pool.max = 1).await;
+    ask(&admin, "CREATE TABLE t (a int)").await.unwrap();
+    let rows = async || ask(&admin, "SELECT count(*) FROM t").await.unwrap();
+    let insert = "INSERT INTO t SELECT 1 FROM pg_sleep(0.2)";
+    for (done, sent) in [
+        frames().query(insert).terminate(),
+        frames().query(insert),
+        frames().parse("", insert).run("", &[]).sync().terminate(),
+        frames().query("BEGIN").query(insert).query("COMMIT"),
+        frames().query("COPY t FROM STDIN").copy("1\n").copy_done(),
+        frames().query(insert).query("BEGIN").query(insert),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut raw = Raw::login(&proxy, &[]).await;
+        raw.send(&sent.0).await;
+        drop(raw);
+        until("the server is free again", || count(&proxy, "active") == 0 && count(&proxy, "idle") == 1)
+            .await;
+        let mut found = rows().await;
+        let began = std::time::Instant::now();
+        while found != (done + 1).to_string() && began.elapsed() < PATIENCE {
+            found = rows().await;
+        }
+        assert_eq!(found, (done + 1).to_string());
+    }
+    assert_eq!(closed(&proxy), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_is_never_cancelled() {
+    let (proxy, admin, _postgres) = site(|pool| pool.max = 1).await;
+    let slow = "CREATE TABLE t (a int);
+        CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END';
+        CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()";
+    admin.batch_execute(slow).await.unwrap();
+    let mut raw = Raw::login(&proxy, &[]).await;
+    raw.converse(&frames().query("BEGIN").query("INSERT INTO t VALUES (1)").0, 2).await;
+    raw.send(&frames().query("COMMIT").0).await;
+    until("it commits", || count(&proxy, "active") == 1).await;
+    drop(raw);
+    until("the commit is through", || count(&proxy, "idle") == 1).await;
+    assert_eq!(ask(&admin, "SELECT count(*) FROM t").await.unwrap(), "1");
+    assert_eq!(proxy.snapshot().pools[0].transactions.get("commit"), Some(&1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_open_is_rolled_back_on_the_same_server() {
+    let (proxy, admin, _postgres) = site(|pool| pool.max = 1).await;
+    ask(&admin, "CREATE TABLE t (a int)").await.unwrap();
+    let mut pids = Vec::new();
+    for (sent, reads) in [
+        (frames().query("BEGIN").query("INSERT INTO t VALUES (1)"), 4),
+        (frames().query("BEGIN").query("SELECT 1/0"), 4),
+        (frames().parse("", "INSERT INTO t VALUES (1)").run("", &[]).parse("", "SELECT 1/0").run("", &[]), 0),
+        (frames().query("COPY t FROM STDIN").copy("1\n"), 1),
+        (frames().parse("", "COPY t FROM STDIN").run("", &[]).sync().copy("1\n"), 3),
+        (frames().query("BEGIN").query("COPY t FROM STDIN").copy("1\n"), 3),
+        (frames().query("BEGIN").parse("", "SELECT 1").run("", &[]).flush(), 2),
+    ] {
+        let mut raw = Raw::login(&proxy, &[]).await;
+        raw.send(&sent.0).await;
+        for _ in 0..reads {
+            raw.next().await.unwrap();
+        }
+        drop(raw);
+        let mut next = Raw::login(&proxy, &[]).await;
+        let answer = next.converse(&frames().query("SELECT pg_backend_pid()").0, 1).await;
+        assert_eq!(answer.kinds, "TDCZ");
+        pids.extend(answer.rows);
+        assert_eq!(next.converse(&frames().query("SELECT count(*) FROM t").0, 1).await.rows, ["0"]);
+    }
+    pids.dedup();
+    assert_eq!((pids.len(), closed(&proxy)), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_message_costs_its_server_and_nobody_else() {
+    let (proxy, admin, _postgres) = site(|pool| pool.max = 1).await;
+    ask(&admin, "CREATE TABLE t (a int)").await.unwrap();
+    for (sent, ends) in [
+        // Not begun on a server: nothing is lost.
+        (b"Q\0\0\0\x20SELECT".to_vec(), 0),
+        // COPY data is passed on as it comes.
+        ([frames().query("COPY t FROM STDIN").0, b"d\0\0\x40\0half".to_vec()].concat(), 1),
+    ] {
+        let mut raw = Raw::login(&proxy, &[]).await;
+        raw.send(&sent).await;
+        if ends > 0 {
+            assert_eq!(raw.next().await.unwrap().0, b'G');
+        }
+        drop(raw);
+        let mut next = Raw::login(&proxy, &[]).await;
+        assert_eq!(next.converse(&frames().query("SELECT count(*) FROM t").0, 1).await.rows, ["0"]);
+        assert_eq!(closed(&proxy), ends);
+    }
+    assert_eq!(proxy.snapshot().pools[0].closed.get("abandoned"), Some(&1));
 }

@@ -3,24 +3,11 @@
 
 mod support;
 
-use proxy::Proxy;
-use proxy::settings::PoolSettings;
 use support::*;
-
-async fn site(limits: impl FnOnce(&mut PoolSettings)) -> (Proxy, lab::postgres::Throwaway) {
-    let postgres = postgres();
-    let mut pool = pool(server(&postgres, "postgres"));
-    limits(&mut pool);
-    (trusting(pool).await, postgres)
-}
-
-fn frames() -> Frames {
-    Frames::default()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_taken_twice_is_told_by_the_clients_own_name() {
-    let (proxy, _postgres) = site(|pool| pool.max = 1).await;
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
     let mut raw = Raw::login(&proxy, &[]).await;
     assert_eq!(raw.converse(&frames().parse("mine", "SELECT 1").sync().0, 1).await.kinds, "1Z");
     for _ in 0..2 {
@@ -36,7 +23,7 @@ async fn a_name_taken_twice_is_told_by_the_clients_own_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deallocate_drops_the_clients_own_in_both_protocols() {
-    let (proxy, _postgres) = site(|pool| pool.max = 1).await;
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
     let (mut one, mut other) = (Raw::login(&proxy, &[]).await, Raw::login(&proxy, &[]).await);
     let prepare = frames().parse("Mine", "SELECT 7").sync().0;
     for raw in [&mut one, &mut other] {
@@ -74,7 +61,7 @@ async fn deallocate_drops_the_clients_own_in_both_protocols() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deallocate_that_fails_drops_nothing() {
-    let (proxy, _postgres) = site(|pool| pool.max = 1).await;
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
     let mut raw = Raw::login(&proxy, &[]).await;
     raw.converse(&frames().parse("mine", "SELECT 7").sync().0, 1).await;
     let failed = frames().query("BEGIN").query("SELECT 1/0").query("DEALLOCATE mine").query("ROLLBACK");
@@ -87,7 +74,7 @@ async fn a_deallocate_that_fails_drops_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_prepared_behind_discard_all_in_one_batch_stands() {
-    let (proxy, _postgres) = site(|pool| pool.max = 1).await;
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
     let mut raw = Raw::login(&proxy, &[]).await;
     let batch = frames().parse("a", "SELECT 1").run("a", &[]).parse("", "DEALLOCATE ALL").run("", &[]);
     let batch = batch.parse("a", "SELECT 1").run("a", &[]).parse("b", "SELECT 2").run("b", &[]).sync();
@@ -102,7 +89,7 @@ async fn what_is_prepared_behind_discard_all_in_one_batch_stands() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_and_skipped_statements_are_never_remembered() {
-    let (proxy, _postgres) = site(|pool| pool.max = 1).await;
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
     let (mut one, mut other) = (Raw::login(&proxy, &[]).await, Raw::login(&proxy, &[]).await);
     for raw in [&mut one, &mut other] {
         // The first fails, the second is skipped.
@@ -135,7 +122,7 @@ async fn failed_and_skipped_statements_are_never_remembered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_drops_the_unnamed_statement() {
-    let (proxy, _postgres) = site(|pool| pool.max = 1).await;
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
     let (mut one, mut other) = (Raw::login(&proxy, &[]).await, Raw::login(&proxy, &[]).await);
     assert_eq!(one.converse(&frames().parse("", "SELECT 5").sync().0, 1).await.kinds, "1Z");
     // Another client's comes between: it is not this one's.
@@ -150,7 +137,7 @@ async fn a_query_drops_the_unnamed_statement() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eviction_never_touches_the_batch_in_flight() {
-    let (proxy, _postgres) = site(|pool| (pool.max, pool.statements_per_server) = (1, 3)).await;
+    let (proxy, _admin, _postgres) = site(|pool| (pool.max, pool.statements_per_server) = (1, 3)).await;
     let (mut one, mut other) = (Raw::login(&proxy, &[]).await, Raw::login(&proxy, &[]).await);
     for round in 0..3 {
         for (start, raw) in [(0, &mut one), (100, &mut other)] {
@@ -184,7 +171,7 @@ async fn eviction_never_touches_the_batch_in_flight() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelines_with_flush_and_sync_answer_in_order() {
-    let (proxy, _postgres) = site(|pool| pool.max = 1).await;
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
     let mut raw = Raw::login(&proxy, &[]).await;
     let known = frames().parse("k", "SELECT $1::int + 1").sync();
     assert_eq!(raw.converse(&known.0, 1).await.kinds, "1Z");
@@ -213,7 +200,7 @@ async fn pipelines_with_flush_and_sync_answer_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_are_counted_as_they_ended() {
-    let (proxy, _postgres) = site(|pool| pool.max = 1).await;
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
     let count = || {
         let transactions = &proxy.snapshot().pools[0].transactions;
         ["commit", "rollback", "abandoned"].map(|kind| transactions.get(kind).copied().unwrap_or(0))

@@ -300,7 +300,7 @@ impl Server {
             Some(Expect::Injected(own)) => {
                 let own = *own;
                 if let Own::Trial { id, blamed } = own {
-                    self.trial_failed(id, blamed);
+                    self.trial_failed(id, blamed, code);
                 }
                 self.restore_failed |= matches!(own, Own::Restore | Own::Reset);
                 // The client is told why its settings cannot be had.

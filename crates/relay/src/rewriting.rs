@@ -74,6 +74,11 @@ pub(crate) struct Fallback {
     pub failed: bool,
 }
 
+/// Errors that a text itself is to blame for: syntax and names, features, constants that do not fit.
+fn of_analysis(code: [u8; 5]) -> bool {
+    matches!(&code[..2], b"42" | b"0A" | b"22")
+}
+
 impl Statements {
     /// Looks all substitutes up again: the rewrites changed.
     pub fn forget_substitutes(&mut self) {
@@ -259,7 +264,12 @@ impl Server {
     }
 
     /// The trial at the head of the queue failed.
-    pub(crate) fn trial_failed(&mut self, id: u64, blamed: u32) {
+    pub(crate) fn trial_failed(&mut self, id: u64, blamed: u32, code: [u8; 5]) {
+        if !of_analysis(code) {
+            // Cancelled, or no memory: another time.
+            self.known.remove(&id);
+            return;
+        }
         if let Some(entry) = self.known.get_mut(&id) {
             entry.0 = Knowledge::Refused;
         }
@@ -277,8 +287,7 @@ impl Server {
     /// An error came for a rewritten Query before any of its answer: its own will be sent.
     pub(crate) fn falls_back(&mut self, code: [u8; 5]) -> bool {
         match self.fallback.as_mut() {
-            // Errors of analysis: syntax and names, features, data (constants that do not fit).
-            Some(fallback) if matches!(&code[..2], b"42" | b"0A" | b"22") => {
+            Some(fallback) if of_analysis(code) => {
                 fallback.failed = true;
                 true
             }

@@ -94,7 +94,7 @@ impl State {
             idle_since_us: None,
             idle_us: 0,
             failed: false,
-            cancelled: false,
+            cancelled_us: None,
             course: Course::Serving,
         }));
         let reached = pool.reach.opened(now_us);

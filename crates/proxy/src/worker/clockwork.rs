@@ -17,6 +17,9 @@ pub(super) fn error<'a>(code: &'a str, message: &'a str) -> ErrorReply<'a> {
     ErrorReply { severity: "ERROR", code, message, detail: None, hint: None }
 }
 
+/// How long a client may leave the answer of a cancelled statement unread.
+const DEAF_LIMIT_US: u64 = 2_000_000;
+
 impl State {
     /// Every 100 ms.
     pub(super) fn tick(&mut self) {
@@ -224,10 +227,10 @@ impl State {
         if let Some((_, since_us, exempt)) = server.session.running()
             && query_us > 0
             && !exempt
-            && !server.cancelled
+            && server.cancelled_us.is_none()
             && now_us.saturating_sub(since_us) >= query_us
         {
-            server.cancelled = true;
+            server.cancelled_us = Some(now_us);
             let limit_ms = query_us / 1000;
             server.session.cancelled_by =
                 Some(format!("canceling statement due to query_timeout ({limit_ms} ms)"));
@@ -237,7 +240,15 @@ impl State {
                 cancel::Guard::new(&server.guard, &self.waker),
             );
         } else if server.session.running().is_none() {
-            server.cancelled = false;
+            server.cancelled_us = None;
+        }
+        // PostgreSQL heeds no cancel while it waits for its answer to be taken.
+        if server.unread
+            && server.cancelled_us.is_some_and(|since| now_us.saturating_sub(since) >= DEAF_LIMIT_US)
+        {
+            self.unlink(client, at, Some(stats::Outcome::Abandoned));
+            self.close_server(at, CloseReason::Abandoned);
+            return self.expel(client, "57014", "the client does not read its answer");
         }
         if idle_us > 0 && server.idle_since_us.is_some_and(|since| now_us.saturating_sub(since) >= idle_us) {
             self.unlink(client, at, Some(stats::Outcome::Abandoned));

@@ -211,7 +211,7 @@ impl State {
         server.client = Some(at);
         server.idle_since_us = None;
         server.idle_us = 0;
-        server.cancelled = false;
+        server.cancelled_us = None;
         server.session.restore(&mut client.session, &mut server.out);
         true
     }

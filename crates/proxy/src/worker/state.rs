@@ -94,7 +94,8 @@ pub(super) struct Server {
     pub idle_since_us: Option<u64>,
     pub idle_us: u64,
     pub failed: bool,
-    pub cancelled: bool,
+    /// When a limit of ours cancelled the statement under way.
+    pub cancelled_us: Option<u64>,
     pub course: Course,
 }
 

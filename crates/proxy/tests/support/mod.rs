@@ -72,6 +72,20 @@ pub async fn proxy(pool: PoolSettings) -> Proxy {
     Proxy::start(settings(AuthMethod::Scram, vec![pool])).await.unwrap()
 }
 
+/// A PostgreSQL, its superuser's direct connection, and a trusting proxy with this pool before it.
+pub async fn site(limits: impl FnOnce(&mut PoolSettings)) -> (Proxy, Client, Throwaway) {
+    let postgres = postgres();
+    let admin = connect(&postgres.url("postgres").parse().unwrap()).await.unwrap();
+    let mut pool = pool(server(&postgres, "postgres"));
+    limits(&mut pool);
+    (trusting(pool).await, admin, postgres)
+}
+
+/// No frames yet.
+pub fn frames() -> Frames {
+    Frames::default()
+}
+
 /// A proxy with one pool that asks nobody for a password.
 pub async fn trusting(pool: PoolSettings) -> Proxy {
     Proxy::start(settings(AuthMethod::Trust, vec![pool])).await.unwrap()
@@ -283,10 +297,28 @@ impl Raw {
 
     /// Logs in where nobody is asked for a password, with these settings.
     pub async fn login(proxy: &Proxy, parameters: &[(&str, &str)]) -> Self {
+        Self::login_with_key(proxy, parameters).await.0
+    }
+
+    /// The same, and what a CancelRequest for it holds.
+    pub async fn login_with_key(proxy: &Proxy, parameters: &[(&str, &str)]) -> (Self, Vec<u8>) {
         let mut raw = Self::dial(port(proxy)).await;
         raw.startup(0, &[&[("user", USER), ("database", "app")], parameters].concat()).await;
-        raw.kinds().await;
-        raw
+        let mut key = Vec::new();
+        loop {
+            match raw.next().await.expect("the log-in is refused") {
+                (b'K', body) => key = body,
+                (b'Z', _) => return (raw, key),
+                _ => {}
+            }
+        }
+    }
+
+    /// Asks the proxy to cancel what the client of this key does; returns when the proxy has taken it.
+    pub async fn cancel(port: u16, key: &[u8]) {
+        let mut raw = Self::dial(port).await;
+        raw.packet(&[&80_877_102_u32.to_be_bytes()[..], key].concat()).await;
+        assert!(raw.next().await.is_none());
     }
 
     /// One byte that is no frame.
