@@ -32,8 +32,10 @@ pub struct Index {
     pub columns: Vec<String>,
     /// Whether each key column is descending.
     pub descending: Vec<bool>,
-    /// A B-tree, valid, with no predicate: one that any look-up may use.
+    /// A B-tree, valid or being built, with no predicate: one that any look-up may use.
     pub plain: bool,
+    /// Whether PostgreSQL uses it, or will when its build has ended.
+    pub valid: bool,
     /// Whether it is unique.
     pub unique: bool,
 }
@@ -78,11 +80,34 @@ impl Table {
         format!("{}.{}", crate::quote(&self.schema), crate::quote(&self.name))
     }
 
-    /// Whether a plain index starts with these columns in any order of the first `free`, the rest in order.
-    pub fn served(&self, columns: &[String]) -> bool {
-        self.indexes.iter().any(|index| {
-            index.plain && index.columns.len() >= columns.len() && index.columns[..columns.len()] == *columns
+    /// Whether a plain index does what one on these columns would: the first `free` of them in any order, the
+    /// rest in order, all in their directions or all in the opposite ones.
+    pub fn served(&self, columns: &[(String, bool)], free: usize) -> bool {
+        let (any, rest) = columns.split_at(free.min(columns.len()));
+        self.indexes.iter().filter(|index| index.plain && index.columns.len() >= columns.len()).any(|index| {
+            let (front, back) = index.columns.split_at(any.len());
+            let turned: Vec<bool> = rest
+                .iter()
+                .zip(index.descending.iter().skip(any.len()))
+                .map(|((_, wanted), there)| wanted != there)
+                .collect();
+            any.iter().all(|(name, _)| front.contains(name))
+                && rest.iter().zip(back).all(|((name, _), there)| name == there)
+                && turned.windows(2).all(|pair| pair[0] == pair[1])
         })
+    }
+
+    /// Whether a plain index holds only the first columns of these: a longer one would stand beside it.
+    pub fn begun(&self, columns: &[(String, bool)]) -> bool {
+        self.indexes.iter().filter(|index| index.plain && !index.columns.is_empty()).any(|index| {
+            index.columns.len() < columns.len()
+                && index.columns.iter().zip(columns).all(|(there, (name, _))| there == name)
+        })
+    }
+
+    /// The invalid index on just these key columns, if a failed build left one.
+    pub fn leftover(&self, columns: &[String]) -> Option<&Index> {
+        self.indexes.iter().find(|index| !index.valid && index.columns == columns)
     }
 
     /// Whether a unique index lies wholly within these columns: at most one row answers.
@@ -145,9 +170,12 @@ SELECT i.indrelid, c.relname::pg_catalog.text,
              WHERE k.place <= i.indnkeyatts ORDER BY k.place),
        ARRAY(SELECT (o.flag & 1) = 1 FROM pg_catalog.unnest(i.indoption::pg_catalog.int2[])
              WITH ORDINALITY AS o(flag, place) ORDER BY o.place),
-       m.amname = 'btree' AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL,
-       i.indisunique
-FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+       m.amname = 'btree' AND v.valid AND i.indpred IS NULL AND i.indexprs IS NULL,
+       i.indisunique, v.valid
+FROM pg_catalog.pg_index i
+CROSS JOIN LATERAL (SELECT i.indisvalid OR EXISTS (SELECT 1 FROM pg_catalog.pg_stat_progress_create_index p
+                    WHERE p.index_relid = i.indexrelid)) AS v(valid)
+JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_am m ON m.oid = c.relam";
 
 const RELATIONS: &str = "SELECT DISTINCT relname::pg_catalog.text FROM pg_catalog.pg_class";
@@ -188,6 +216,7 @@ impl Catalog {
                     descending: row.get(3),
                     plain: row.get(4),
                     unique: row.get(5),
+                    valid: row.get(6),
                 });
             }
         }

@@ -10,6 +10,9 @@ use tokio_postgres::Client;
 
 use crate::{AdvisorError, session};
 
+/// Longest that one statement of the examination may run, in ms.
+const STATEMENT_TIMEOUT_MS: u32 = 5_000;
+
 /// How bad a problem is. The order is the order of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -87,6 +90,11 @@ pub struct Examination {
     pub slowest: Vec<Slow>,
     /// Parts that could not be looked at, and why.
     pub skipped: Vec<String>,
+    /// Whole texts and calls of the statements that took the most time.
+    #[serde(skip)]
+    texts: Vec<(String, i64)>,
+    #[serde(skip)]
+    thresholds: Thresholds,
 }
 
 impl Examination {
@@ -100,24 +108,52 @@ impl Examination {
     }
 }
 
+/// From when on something counts as a problem.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    /// A transaction open for longer holds back vacuum and CREATE INDEX CONCURRENTLY: seconds.
+    pub transaction_s: f64,
+    /// A client that waits inside a transaction for longer holds a connection for nothing: seconds.
+    pub idle_in_transaction_s: f64,
+    /// A frequent statement slower than this on average is slow: ms.
+    pub slow_mean_ms: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { transaction_s: 300.0, idle_in_transaction_s: 5.0, slow_mean_ms: 100.0 }
+    }
+}
+
 /// Examines one database inside a read-only transaction under a statement_timeout, which is rolled back.
 /// A part that fails (no right to look, too slow) is skipped and said; a lost connection is the error.
+///
+/// # Errors
+/// The connection was lost, or the transaction could not be begun.
 pub async fn examine(client: &Client) -> Result<Examination, AdvisorError> {
-    session::begin(client).await?;
-    let mut found = Examination::default();
-    let result = inside(client, &mut found).await;
+    examine_by(client, Thresholds::default()).await
+}
+
+/// The same by thresholds of one's own.
+///
+/// # Errors
+/// As [`examine`].
+pub async fn examine_by(client: &Client, thresholds: Thresholds) -> Result<Examination, AdvisorError> {
+    let schemas = session::begin(client).await?;
+    let mut found = Examination { thresholds, ..Examination::default() };
+    let result = inside(client, schemas, &mut found).await;
     session::end(client).await?;
     result?;
     found.problems.sort_by(|a, b| a.severity.cmp(&b.severity).then_with(|| b.weight.total_cmp(&a.weight)));
     Ok(found)
 }
 
-async fn inside(client: &Client, found: &mut Examination) -> Result<(), AdvisorError> {
-    client.batch_execute("SET LOCAL statement_timeout = 5000").await?;
+async fn inside(client: &Client, schemas: Vec<String>, found: &mut Examination) -> Result<(), AdvisorError> {
+    client.batch_execute(&format!("SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")).await?;
     macro_rules! part {
-        ($name:literal, $look:path) => {
+        ($name:literal, $look:path $(, $more:expr)?) => {
             client.batch_execute("SAVEPOINT poolwright_part").await?;
-            match $look(client, found).await {
+            match $look(client, found $(, $more)?).await {
                 Ok(()) => client.batch_execute("RELEASE SAVEPOINT poolwright_part").await?,
                 Err(AdvisorError::Database(error)) if error.as_db_error().is_some() => {
                     client
@@ -135,6 +171,7 @@ async fn inside(client: &Client, found: &mut Examination) -> Result<(), AdvisorE
     part!("connections", load::connections);
     part!("transactions", load::transactions);
     part!("slowest statements", load::slowest);
+    part!("missing indexes", indexes::missing, schemas);
     part!("sequential scans", indexes::scans);
     part!("foreign keys", indexes::foreign_keys);
     part!("invalid indexes", indexes::invalid);

@@ -1,11 +1,12 @@
 //! What one statement does to which columns, read from PostgreSQL's own parse tree.
 
-use pg_query::NodeEnum;
-use pg_query::protobuf::{
-    AExprKind, BoolExprType, ColumnRef, Node, RangeVar, SelectStmt, SortByDir, node::Node as N,
-};
+mod reader;
 
-use crate::catalog::{Catalog, Table};
+use pg_query::protobuf::node::Node as N;
+use pg_query::{NodeEnum, NodeRef};
+
+use crate::catalog::Catalog;
+use reader::{Reader, add, text};
 
 /// What a statement is, as far as advice goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,58 @@ pub struct Use {
     pub order: Vec<(String, bool)>,
     /// Whether a LIMIT stands on the same level.
     pub limited: bool,
+    /// Conditions without a value, which a partial index may have as its predicate.
+    pub filters: Vec<Filter>,
+    /// Expressions of one column that are compared for equality with a value, with that column.
+    pub computed: Vec<(String, String)>,
+    /// All columns of the table that the statement reads; `None` if it may read any.
+    pub read: Option<Vec<String>>,
+}
+
+/// A condition on one column without a value: `IS NULL`, `IS NOT NULL`, or a boolean's truth.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Filter {
+    /// The column, unquoted.
+    pub column: String,
+    /// What is said of it.
+    pub test: Test,
+}
+
+/// What a [`Filter`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Test {
+    /// `IS NULL`.
+    Null,
+    /// `IS NOT NULL`.
+    NotNull,
+    /// The boolean column itself.
+    True,
+    /// `NOT` the boolean column.
+    False,
+}
+
+impl Filter {
+    /// The condition as SQL.
+    pub fn sql(&self) -> String {
+        let column = crate::quote(&self.column);
+        match self.test {
+            Test::Null => format!("{column} IS NULL"),
+            Test::NotNull => format!("{column} IS NOT NULL"),
+            Test::True => column,
+            Test::False => format!("NOT {column}"),
+        }
+    }
+}
+
+/// The table that a statement changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Write {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub table: String,
+    /// Columns that an UPDATE sets; `None` for an INSERT, which writes all.
+    pub set: Option<Vec<String>>,
 }
 
 /// A statement, read.
@@ -50,13 +103,16 @@ pub struct Statement {
     pub kind: Kind,
     /// Every table it uses, subqueries included.
     pub uses: Vec<Use>,
+    /// What it changes, if it adds or updates rows.
+    pub write: Option<Write>,
 }
 
 /// Reads one statement; `None` if it does not parse or is several.
 pub fn read(sql: &str, catalog: &Catalog) -> Option<Statement> {
     let tree = pg_query::parse(sql).ok()?;
     let [raw] = tree.protobuf.stmts.as_slice() else { return None };
-    let mut reader = Reader { catalog, uses: Vec::new() };
+    let mut reader = Reader::new(catalog);
+    let mut write = None;
     let kind = match raw.stmt.as_ref()?.node.as_ref()? {
         NodeEnum::SelectStmt(select) => {
             reader.select(select);
@@ -66,10 +122,16 @@ pub fn read(sql: &str, catalog: &Catalog) -> Option<Statement> {
             if let Some(N::SelectStmt(select)) = insert.select_stmt.as_ref().and_then(|n| n.node.as_ref()) {
                 reader.select(select);
             }
+            write = reader.written(insert.relation.as_ref(), None);
             Kind::Insert
         }
         NodeEnum::UpdateStmt(update) => {
             reader.level(update.relation.as_ref(), &update.from_clause, update.where_clause.as_deref());
+            let set = update.target_list.iter().filter_map(|target| match &target.node {
+                Some(N::ResTarget(target)) => Some(target.name.clone()),
+                _ => None,
+            });
+            write = reader.written(update.relation.as_ref(), Some(set.collect()));
             Kind::Update
         }
         NodeEnum::DeleteStmt(delete) => {
@@ -78,216 +140,19 @@ pub fn read(sql: &str, catalog: &Catalog) -> Option<Statement> {
         }
         _ => Kind::Other,
     };
-    Some(Statement { kind, uses: reader.uses })
+    if let [used] = reader.uses.as_mut_slice() {
+        used.read = columns_read(&tree.protobuf);
+    }
+    Some(Statement { kind, uses: reader.uses, write })
 }
 
-struct Reader<'a> {
-    catalog: &'a Catalog,
-    uses: Vec<Use>,
-}
-
-impl Reader<'_> {
-    fn select(&mut self, select: &SelectStmt) {
-        for side in [&select.larg, &select.rarg].into_iter().flatten() {
-            self.select(side);
-        }
-        for cte in select.with_clause.iter().flat_map(|with| &with.ctes) {
-            if let Some(N::CommonTableExpr(cte)) = &cte.node
-                && let Some(N::SelectStmt(inner)) = cte.ctequery.as_ref().and_then(|n| n.node.as_ref())
-            {
-                self.select(inner);
-            }
-        }
-        let first = self.uses.len();
-        self.level(None, &select.from_clause, select.where_clause.as_deref());
-        let order = self.order(&select.sort_clause, first);
-        for used in &mut self.uses[first..] {
-            used.limited = select.limit_count.is_some();
-            if let Some((place, columns)) = &order
-                && *place == used.alias
-            {
-                used.order = columns.clone();
-            }
-        }
-        for target in &select.target_list {
-            if let Some(N::ResTarget(target)) = &target.node
-                && let Some(value) = &target.val
-            {
-                self.subqueries(value);
-            }
+/// Names of all columns in the statement; `None` where `*` stands for them.
+fn columns_read(tree: &pg_query::protobuf::ParseResult) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    for (node, ..) in tree.nodes() {
+        if let NodeRef::ColumnRef(column) = node {
+            add(&mut names, text(column.fields.last()?)?);
         }
     }
-
-    fn level(&mut self, target: Option<&RangeVar>, from: &[Node], filter: Option<&Node>) {
-        let first = self.uses.len();
-        if let Some(range) = target {
-            self.table(range);
-        }
-        let mut conditions = Vec::new();
-        for item in from {
-            self.from(item, &mut conditions);
-        }
-        conditions.extend(filter.cloned());
-        for condition in &conditions {
-            self.condition(condition, first);
-        }
-    }
-
-    fn table(&mut self, range: &RangeVar) {
-        let schema = Some(range.schemaname.as_str()).filter(|schema| !schema.is_empty());
-        if let Some(table) = self.catalog.resolve(schema, &range.relname) {
-            let alias = range.alias.as_ref().map_or(&range.relname, |alias| &alias.aliasname).clone();
-            let (schema, table) = (table.schema.clone(), table.name.clone());
-            self.uses.push(Use { schema, table, alias, ..Use::default() });
-        }
-    }
-
-    fn from(&mut self, item: &Node, conditions: &mut Vec<Node>) {
-        match &item.node {
-            Some(N::RangeVar(range)) => self.table(range),
-            Some(N::JoinExpr(join)) => {
-                let first = self.uses.len();
-                for side in [&join.larg, &join.rarg].into_iter().flatten() {
-                    self.from(side, conditions);
-                }
-                conditions.extend(join.quals.as_deref().cloned());
-                for column in join.using_clause.iter().filter_map(text) {
-                    for used in &mut self.uses[first..] {
-                        add(&mut used.joined, column);
-                    }
-                }
-            }
-            Some(N::RangeSubselect(inner)) => {
-                if let Some(N::SelectStmt(select)) = inner.subquery.as_ref().and_then(|n| n.node.as_ref()) {
-                    self.select(select);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn condition(&mut self, node: &Node, first: usize) {
-        match &node.node {
-            Some(N::BoolExpr(all)) if all.boolop() == BoolExprType::AndExpr => {
-                for part in &all.args {
-                    self.condition(part, first);
-                }
-            }
-            Some(N::AExpr(compare)) => {
-                let (Some(left), Some(right)) = (&compare.lexpr, &compare.rexpr) else { return };
-                let operator = compare.name.first().and_then(text).unwrap_or_default();
-                self.compare(compare.kind(), operator, left, right, first);
-                self.compare(compare.kind(), operator, right, left, first);
-                self.subqueries(left);
-                self.subqueries(right);
-            }
-            Some(N::SubLink(link)) => {
-                if let Some(N::ColumnRef(column)) = link.testexpr.as_ref().and_then(|n| n.node.as_ref())
-                    && let Some((place, name)) = self.find(column, first)
-                {
-                    add(&mut self.uses[place].joined, &name);
-                }
-                self.subqueries(node);
-            }
-            _ => self.subqueries(node),
-        }
-    }
-
-    fn compare(&mut self, kind: AExprKind, operator: &str, side: &Node, other: &Node, first: usize) {
-        let Some(N::ColumnRef(column)) = &side.node else { return };
-        let Some((place, name)) = self.find(column, first) else { return };
-        let partner = match &other.node {
-            Some(N::ColumnRef(column)) => self.find(column, 0).filter(|(other, _)| *other != place),
-            _ => None,
-        };
-        let used = &mut self.uses[place];
-        match (kind, operator) {
-            (AExprKind::AexprOp, "=") if partner.is_some() => add(&mut used.joined, &name),
-            (AExprKind::AexprOp | AExprKind::AexprOpAny | AExprKind::AexprIn, "=") if value(other) => {
-                add(&mut used.equal, &name);
-            }
-            (AExprKind::AexprOp, "<" | ">" | "<=" | ">=") | (AExprKind::AexprBetween, _) => {
-                add(&mut used.range, &name);
-            }
-            _ => {}
-        }
-    }
-
-    /// The use and column that a reference means, innermost level first.
-    fn find(&self, column: &ColumnRef, first: usize) -> Option<(usize, String)> {
-        let names: Vec<&str> = column.fields.iter().filter_map(text).collect();
-        let (alias, name) = match names.as_slice() {
-            [name] => (None, *name),
-            [.., alias, name] => (Some(*alias), *name),
-            [] => return None,
-        };
-        let fits = |place: &usize| {
-            let used = &self.uses[*place];
-            alias.is_none_or(|alias| alias == used.alias)
-                && self.of(used).is_some_and(|table| table.column(name).is_some())
-        };
-        let place = (first..self.uses.len()).find(fits).or_else(|| (0..first).find(fits))?;
-        Some((place, name.to_owned()))
-    }
-
-    fn of(&self, used: &Use) -> Option<&Table> {
-        self.catalog.resolve(Some(&used.schema), &used.table)
-    }
-
-    fn order(&self, sort: &[Node], first: usize) -> Option<(String, Vec<(String, bool)>)> {
-        let mut owner = None;
-        let mut columns = Vec::new();
-        for item in sort {
-            let Some(N::SortBy(by)) = &item.node else { return None };
-            let Some(N::ColumnRef(column)) = by.node.as_ref().and_then(|n| n.node.as_ref()) else {
-                return None;
-            };
-            let (place, name) = self.find(column, first)?;
-            if *owner.get_or_insert(place) != place {
-                return None;
-            }
-            columns.push((name, by.sortby_dir() == SortByDir::SortbyDesc));
-        }
-        Some((self.uses.get(owner?)?.alias.clone(), columns))
-    }
-
-    /// Reads every SELECT inside an expression.
-    fn subqueries(&mut self, node: &Node) {
-        match &node.node {
-            Some(N::SubLink(link)) => {
-                if let Some(N::SelectStmt(select)) = link.subselect.as_ref().and_then(|n| n.node.as_ref()) {
-                    self.select(select);
-                }
-            }
-            Some(N::BoolExpr(expression)) => expression.args.iter().for_each(|part| self.subqueries(part)),
-            Some(N::FuncCall(call)) => call.args.iter().for_each(|part| self.subqueries(part)),
-            Some(N::CoalesceExpr(call)) => call.args.iter().for_each(|part| self.subqueries(part)),
-            _ => {}
-        }
-    }
-}
-
-/// Whether a node is a value at run time: a parameter, a constant, a list or array of them, a cast of one.
-fn value(node: &Node) -> bool {
-    match &node.node {
-        Some(N::ParamRef(_) | N::AConst(_)) => true,
-        Some(N::TypeCast(cast)) => cast.arg.as_deref().is_some_and(value),
-        Some(N::AArrayExpr(array)) => array.elements.iter().all(value),
-        Some(N::List(list)) => list.items.iter().all(value),
-        Some(N::SubLink(_)) => true,
-        _ => false,
-    }
-}
-
-fn text(node: &Node) -> Option<&str> {
-    match &node.node {
-        Some(N::String(name)) => Some(&name.sval),
-        _ => None,
-    }
-}
-
-fn add(list: &mut Vec<String>, name: &str) {
-    if !list.iter().any(|known| known == name) {
-        list.push(name.to_owned());
-    }
+    Some(names)
 }

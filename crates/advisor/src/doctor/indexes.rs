@@ -1,5 +1,6 @@
 //! Indexes that are missing, unused, doubled or broken; statistics that are stale.
 
+use stats::FingerprintSnapshot;
 use tokio_postgres::Client;
 
 use super::{Examination, Severity};
@@ -8,6 +9,36 @@ use crate::AdvisorError;
 /// Most problems of one sort that are listed.
 const LISTED_MAX: i64 = 10;
 
+/// What the planner would gain from an index for the statements of pg_stat_statements that took the most time.
+pub(super) async fn missing(
+    client: &Client,
+    found: &mut Examination,
+    schemas: Vec<String>,
+) -> Result<(), AdvisorError> {
+    let statements: Vec<FingerprintSnapshot> = found
+        .texts
+        .iter()
+        .enumerate()
+        .map(|(place, (query, calls))| FingerprintSnapshot {
+            id: place.to_string(),
+            query: query.clone(),
+            calls: u64::try_from(*calls).unwrap_or(0),
+            ..FingerprintSnapshot::default()
+        })
+        .collect();
+    for index in crate::indexes::inside(client, schemas, &statements).await?.indexes {
+        found.add(
+            Severity::Warning,
+            2e3 + index.cost_before.max(1.0).log10(),
+            format!("{} has no index on ({})", index.table, index.columns.join(", ")),
+            index.reason,
+            format!("{};", index.sql_up),
+        );
+    }
+    client.batch_execute("SET LOCAL search_path = pg_catalog").await?;
+    Ok(())
+}
+
 /// Tables of some size that are read whole often.
 pub(super) async fn scans(client: &Client, found: &mut Examination) -> Result<(), AdvisorError> {
     let rows = client
@@ -15,7 +46,7 @@ pub(super) async fn scans(client: &Client, found: &mut Examination) -> Result<()
             "SELECT pg_catalog.format('%I.%I', s.schemaname, s.relname), s.seq_scan, s.seq_tup_read, \
              COALESCE(s.idx_scan, 0), c.reltuples::pg_catalog.float8 \
              FROM pg_catalog.pg_stat_user_tables s JOIN pg_catalog.pg_class c ON c.oid = s.relid \
-             WHERE s.seq_scan >= 100 AND c.reltuples >= 10000 AND c.relpages >= 128 \
+             WHERE s.seq_scan >= 50 AND c.reltuples >= 10000 AND c.relpages >= 128 \
              AND s.seq_tup_read / s.seq_scan >= c.reltuples / 2 AND s.seq_scan >= COALESCE(s.idx_scan, 0) / 10 \
              ORDER BY s.seq_tup_read DESC LIMIT $1",
             &[&LISTED_MAX],
@@ -79,11 +110,11 @@ pub(super) async fn foreign_keys(client: &Client, found: &mut Examination) -> Re
 pub(super) async fn invalid(client: &Client, found: &mut Examination) -> Result<(), AdvisorError> {
     let rows = client
         .query(
-            "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.pg_relation_size(c.oid) \
+            "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), COALESCE(pg_catalog.pg_relation_size(c.oid), 0) \
              FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              WHERE NOT i.indisvalid AND c.relkind = 'i' AND NOT EXISTS (SELECT 1 \
-             FROM pg_catalog.pg_stat_progress_create_index p WHERE p.relid = i.indrelid) LIMIT $1",
+             FROM pg_catalog.pg_stat_progress_create_index p WHERE COALESCE(p.relid, i.indrelid) = i.indrelid) LIMIT $1",
             &[&LISTED_MAX],
         )
         .await?;
@@ -106,7 +137,7 @@ pub(super) async fn duplicates(client: &Client, found: &mut Examination) -> Resu
     let rows = client
         .query(
             "SELECT a.indexrelid::pg_catalog.regclass::pg_catalog.text, b.indexrelid::pg_catalog.regclass::pg_catalog.text, \
-             pg_catalog.pg_relation_size(b.indexrelid) \
+             COALESCE(pg_catalog.pg_relation_size(b.indexrelid), 0) \
              FROM pg_catalog.pg_index a JOIN pg_catalog.pg_index b ON a.indrelid = b.indrelid \
              AND a.indexrelid <> b.indexrelid AND a.indkey::pg_catalog.text = b.indkey::pg_catalog.text \
              AND a.indclass::pg_catalog.text = b.indclass::pg_catalog.text \
@@ -143,7 +174,8 @@ pub(super) async fn duplicates(client: &Client, found: &mut Examination) -> Resu
 pub(super) async fn unused(client: &Client, found: &mut Examination) -> Result<(), AdvisorError> {
     let rows = client
         .query(
-            "SELECT s.indexrelid::pg_catalog.regclass::pg_catalog.text, pg_catalog.pg_relation_size(s.indexrelid) \
+            "SELECT s.indexrelid::pg_catalog.regclass::pg_catalog.text, \
+             COALESCE(pg_catalog.pg_relation_size(s.indexrelid), 0) \
              FROM pg_catalog.pg_stat_user_indexes s JOIN pg_catalog.pg_index i ON i.indexrelid = s.indexrelid \
              WHERE s.idx_scan = 0 AND i.indisvalid AND NOT i.indisunique \
              AND pg_catalog.pg_relation_size(s.indexrelid) >= 1048576 \

@@ -5,12 +5,9 @@ use tokio_postgres::Client;
 use super::{Connections, Examination, Severity, Slow};
 use crate::AdvisorError;
 
-/// A transaction older than this holds back vacuum and CREATE INDEX CONCURRENTLY: seconds.
-const TRANSACTION_OLD_S: f64 = 300.0;
-/// A client that waits inside a transaction for longer holds a connection for nothing: seconds.
-const IDLE_IN_TRANSACTION_S: f64 = 30.0;
-/// A statement slower than this on average is slow: ms.
-const SLOW_MEAN_MS: f64 = 100.0;
+/// Most statements that are listed as the slowest.
+const LISTED_MAX: usize = 5;
+/// Calls from which a statement is frequent.
 const SLOW_CALLS_MIN: i64 = 10;
 
 pub(super) async fn settings(client: &Client, found: &mut Examination) -> Result<(), AdvisorError> {
@@ -20,7 +17,7 @@ pub(super) async fn settings(client: &Client, found: &mut Examination) -> Result
             "SELECT name::pg_catalog.text, CASE name WHEN 'statement_timeout' THEN reset_val || 'ms' \
              ELSE pg_catalog.current_setting(name) END::pg_catalog.text \
              FROM pg_catalog.pg_settings WHERE name IN ('server_version', 'max_connections', \
-             'superuser_reserved_connections', 'idle_in_transaction_session_timeout', 'statement_timeout', \
+             'superuser_reserved_connections', 'reserved_connections', 'idle_in_transaction_session_timeout', 'statement_timeout', \
              'idle_session_timeout', 'shared_buffers', 'work_mem', 'effective_cache_size', 'autovacuum', \
              'track_counts', 'plan_cache_mode', 'shared_preload_libraries')",
             &[],
@@ -48,10 +45,13 @@ pub(super) async fn settings(client: &Client, found: &mut Examination) -> Result
 pub(super) async fn connections(client: &Client, found: &mut Examination) -> Result<(), AdvisorError> {
     let rows = client
         .query(
-            "SELECT COALESCE(state, 'unknown'), COALESCE(usename::pg_catalog.text, ''), \
+            // Of other users' backends a role without pg_read_all_stats sees neither type nor state.
+            "SELECT COALESCE(state, CASE WHEN backend_type IS NULL THEN 'hidden' ELSE 'unknown' END), \
+             COALESCE(usename::pg_catalog.text, ''), \
              COALESCE(application_name, ''), pg_catalog.count(*) FROM pg_catalog.pg_stat_activity \
-             WHERE backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid() \
-             GROUP BY 1, 2, 3 ORDER BY 4 DESC",
+             WHERE (backend_type = 'client backend' \
+               OR backend_type IS NULL AND usesysid IS NOT NULL AND datid IS NOT NULL) \
+             AND pid <> pg_catalog.pg_backend_pid() GROUP BY 1, 2, 3 ORDER BY 4 DESC",
             &[],
         )
         .await?;
@@ -65,11 +65,18 @@ pub(super) async fn connections(client: &Client, found: &mut Examination) -> Res
         })
         .collect();
     let number = |name: &str| found.facts.get(name).and_then(|value| value.parse::<i64>().ok()).unwrap_or(0);
-    let usable = (number("max_connections") - number("superuser_reserved_connections")).max(1);
+    let reserved = number("superuser_reserved_connections") + number("reserved_connections");
+    let usable = (number("max_connections") - reserved).max(1);
     let of = |state: &str| -> i64 {
         found.connections.iter().filter(|c| c.state.starts_with(state)).map(|c| c.count).sum()
     };
-    let (total, idle) = (of(""), of("idle") - of("idle in transaction"));
+    let (total, idle, hidden) = (of(""), of("idle") - of("idle in transaction"), of("hidden"));
+    if hidden > 0 {
+        found.skipped.push(format!(
+            "states and transactions of {hidden} connection(s) of other users: this role may not see them \
+             (GRANT pg_monitor TO it shows them)"
+        ));
+    }
     #[allow(clippy::cast_precision_loss)]
     let share = total as f64 / usable as f64;
     if share >= 0.8 {
@@ -101,7 +108,7 @@ pub(super) async fn transactions(client: &Client, found: &mut Examination) -> Re
         .query(
             "SELECT pid, COALESCE(usename::pg_catalog.text, ''), COALESCE(application_name, ''), state, \
              EXTRACT(epoch FROM pg_catalog.clock_timestamp() - xact_start)::pg_catalog.float8, \
-             EXTRACT(epoch FROM pg_catalog.clock_timestamp() - state_change)::pg_catalog.float8 \
+             COALESCE(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - state_change), 0)::pg_catalog.float8 \
              FROM pg_catalog.pg_stat_activity WHERE xact_start IS NOT NULL AND state IS NOT NULL \
              AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid() ORDER BY xact_start LIMIT 50",
             &[],
@@ -110,7 +117,7 @@ pub(super) async fn transactions(client: &Client, found: &mut Examination) -> Re
     if let Some(oldest) = rows.first() {
         let (pid, age_s): (i32, f64) = (oldest.get(0), oldest.get(4));
         found.facts.insert("oldest_transaction_s".to_owned(), format!("{age_s:.1}"));
-        if age_s >= TRANSACTION_OLD_S {
+        if age_s >= found.thresholds.transaction_s {
             let (user, application): (String, String) = (oldest.get(1), oldest.get(2));
             found.add(
                 Severity::Critical,
@@ -123,9 +130,9 @@ pub(super) async fn transactions(client: &Client, found: &mut Examination) -> Re
             );
         }
     }
+    let limit_s = found.thresholds.idle_in_transaction_s;
     let idle = |row: &&tokio_postgres::Row| {
-        row.get::<_, String>(3).starts_with("idle in transaction")
-            && row.get::<_, f64>(5) >= IDLE_IN_TRANSACTION_S
+        row.get::<_, String>(3).starts_with("idle in transaction") && row.get::<_, f64>(5) >= limit_s
     };
     let waiting = rows.iter().filter(idle).count();
     let longest_s = rows.iter().filter(idle).map(|row| row.get::<_, f64>(5)).fold(0.0, f64::max);
@@ -165,24 +172,33 @@ pub(super) async fn slowest(client: &Client, found: &mut Examination) -> Result<
     let rows = client
         .query(
             &format!(
-                "SELECT pg_catalog.left(s.query, 500), s.calls, s.mean_{exec}time, s.total_{exec}time \
+                "SELECT s.query, s.calls, s.mean_{exec}time, s.total_{exec}time \
                  FROM {schema}.pg_stat_statements s WHERE s.dbid = (SELECT oid FROM pg_catalog.pg_database \
-                 WHERE datname = pg_catalog.current_database()) ORDER BY s.total_{exec}time DESC LIMIT 5"
+                 WHERE datname = pg_catalog.current_database()) ORDER BY s.total_{exec}time DESC LIMIT 50"
             ),
             &[],
         )
         .await?;
+    let text = |row: &tokio_postgres::Row| row.get::<_, Option<String>>(0).unwrap_or_default();
+    found.texts = rows.iter().map(|row| (text(row), row.get(1))).collect();
     found.slowest = rows
         .iter()
+        .take(LISTED_MAX)
         .map(|row| Slow {
-            query: row.get::<_, Option<String>>(0).unwrap_or_default(),
+            query: text(row).chars().take(500).collect(),
             calls: row.get(1),
             mean_ms: row.get(2),
             total_ms: row.get(3),
         })
         .collect();
+    if found.slowest.iter().any(|slow| slow.query == "<insufficient privilege>") {
+        found.skipped.push(
+            "texts of other users' statements: this role may not see them (GRANT pg_monitor TO it shows them)"
+                .to_owned(),
+        );
+    }
     for slow in found.slowest.clone() {
-        if slow.mean_ms >= SLOW_MEAN_MS && slow.calls >= SLOW_CALLS_MIN {
+        if slow.mean_ms >= found.thresholds.slow_mean_ms && slow.calls >= SLOW_CALLS_MIN {
             found.add(
                 Severity::Warning,
                 slow.mean_ms,

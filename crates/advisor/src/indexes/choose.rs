@@ -7,11 +7,18 @@ use super::plan::{Plan, Planner};
 use super::{IndexAdvice, Observed, name};
 use crate::AdvisorError;
 use crate::catalog::Catalog;
+use crate::statement::Use;
 
 /// An index must take this share off the cost of some statement.
 const GAIN_SHARE_MIN: f64 = 0.10;
 /// A longer index must take this share off what its own prefix left.
 const WIDEN_SHARE_MIN: f64 = 0.25;
+/// An index beside an existing one on its first columns must take this share off.
+const BESIDE_SHARE_MIN: f64 = 0.50;
+/// What one new entry costs a write, in the planner's units, besides its bytes: about one page found and changed.
+const ENTRY_COST: f64 = 1.0;
+/// The same for each byte of the entry: what is logged and, later, written.
+const ENTRY_BYTE_COST: f64 = 1.0 / 64.0;
 /// Statements cheaper than this are left alone: the planner's units.
 const COST_MIN: f64 = 15.0;
 /// No statement may become dearer by more than this share.
@@ -81,6 +88,11 @@ fn reads_table(candidates: &BTreeMap<Candidate, Vec<usize>>, statement: &Observe
     })
 }
 
+fn uses(statement: &Observed, candidate: &Candidate) -> bool {
+    let same = |used: &Use| used.table == candidate.table && used.schema == candidate.schema;
+    statement.read.uses.iter().any(same)
+}
+
 impl Search<'_> {
     async fn best(&self, left: &BTreeMap<Candidate, Vec<usize>>) -> Result<Option<Priced>, AdvisorError> {
         let mut best: Option<Priced> = None;
@@ -93,8 +105,9 @@ impl Search<'_> {
             else {
                 continue;
             };
-            let share = if prefix.is_some() { WIDEN_SHARE_MIN } else { GAIN_SHARE_MIN };
-            let Some(saved) = self.saved(&costs, share) else { continue };
+            let share = self.share(candidate, prefix.is_some());
+            let upkeep = self.upkeep(candidate) - prefix.map_or(0.0, |chosen| self.upkeep(&chosen.candidate));
+            let Some(saved) = self.saved(&costs, share, upkeep) else { continue };
             let more = (bytes - prefix.map_or(0.0, |chosen| chosen.bytes)).max(8192.0);
             let score = saved / more;
             if best.as_ref().is_none_or(|best| score > best.score) {
@@ -102,6 +115,42 @@ impl Search<'_> {
             }
         }
         Ok(best)
+    }
+
+    /// The share that it must take off the cost of some statement.
+    fn share(&self, candidate: &Candidate, widens: bool) -> f64 {
+        let table = self.catalog.resolve(Some(&candidate.schema), &candidate.table);
+        if table.is_some_and(|table| table.begun(&candidate.columns)) {
+            BESIDE_SHARE_MIN
+        } else if widens || !candidate.include.is_empty() || candidate.filter.is_some() {
+            WIDEN_SHARE_MIN
+        } else {
+            GAIN_SHARE_MIN
+        }
+    }
+
+    /// What the observed writes would pay for the index, in the planner's units: each row added, and each row of
+    /// which a column in it changes. The latter loses its heap-only update, and counts twice.
+    fn upkeep(&self, candidate: &Candidate) -> f64 {
+        let Some(table) = self.catalog.resolve(Some(&candidate.schema), &candidate.table) else { return 0.0 };
+        let entry = ENTRY_COST + candidate.entry_bytes(table) * ENTRY_BYTE_COST;
+        self.written(candidate) * entry
+    }
+
+    /// Entries that the observed writes would make.
+    fn written(&self, candidate: &Candidate) -> f64 {
+        let entries = self.observed.iter().filter_map(|statement| {
+            let write = statement.read.write.as_ref()?;
+            if write.table != candidate.table || write.schema != candidate.schema {
+                return None;
+            }
+            match &write.set {
+                None => Some(statement.rows),
+                Some(set) if set.iter().any(|column| candidate.holds(column)) => Some(statement.rows * 2.0),
+                Some(_) => None,
+            }
+        });
+        entries.sum()
     }
 
     /// Costs of every statement on the candidate's table with it and all chosen so far (less its own prefix).
@@ -117,12 +166,7 @@ impl Search<'_> {
         let Some((_, bytes)) = self.planner.suppose(candidate).await? else { return Ok(None) };
         let mut costs = Costs::new();
         for (place, statement) in self.observed.iter().enumerate() {
-            let uses = statement
-                .read
-                .uses
-                .iter()
-                .any(|used| used.table == candidate.table && used.schema == candidate.schema);
-            if uses
+            if uses(statement, candidate)
                 && self.before[place].is_some()
                 && let Some(plan) = self.planner.plan(&statement.sql).await?
             {
@@ -132,9 +176,9 @@ impl Search<'_> {
         Ok(Some((bytes, costs)))
     }
 
-    /// Cost saved over all calls; `None` if a statement gets dearer or none gains enough.
-    fn saved(&self, costs: &Costs, share: f64) -> Option<f64> {
-        let mut saved = 0.0;
+    /// Cost saved over all calls less the upkeep; `None` if nothing is, a statement gets dearer, or none gains enough.
+    fn saved(&self, costs: &Costs, share: f64, upkeep: f64) -> Option<f64> {
+        let mut saved = -upkeep;
         let mut pays = false;
         for (place, cost) in costs {
             let now = self.now[*place];
@@ -164,8 +208,7 @@ impl Search<'_> {
             let mut gains: Vec<(f64, usize, Plan)> = Vec::new();
             for (place, statement) in self.observed.iter().enumerate() {
                 let Some(before) = &self.before[place] else { continue };
-                let touches = statement.read.uses.iter().any(|used| used.table == chosen.candidate.table);
-                if touches
+                if uses(statement, &chosen.candidate)
                     && let Some(after) = self.planner.plan(&statement.sql).await?
                     && before.cost - after.cost > before.cost * GAIN_SHARE_MIN
                 {
@@ -190,7 +233,10 @@ impl Search<'_> {
             let Some(table) = self.catalog.resolve(Some(&candidate.schema), &candidate.table) else {
                 continue;
             };
-            let selective = candidate.columns.len() == 1 && table.distinct(&candidate.columns[0].0) >= 50.0;
+            let bare =
+                candidate.include.is_empty() && candidate.filter.is_none() && candidate.expression.is_none();
+            let selective =
+                bare && candidate.columns.len() == 1 && table.distinct(&candidate.columns[0].0) >= 50.0;
             let scans: Vec<usize> = places
                 .iter()
                 .copied()
@@ -238,18 +284,25 @@ impl Search<'_> {
             }
         };
         let reason = format!(
-            "{} of {} rows is read by {} statement(s) in {calls:.0} calls with no index on ({}); {verdict}.",
+            "{} of {} rows is read by {} statement(s) in {calls:.0} calls with no index on ({}); {verdict}{}{}.",
             table.name,
             table.rows,
             places.len(),
             columns.join(", "),
+            match self.written(candidate) {
+                0.0 => String::new(),
+                entries => format!("; the observed writes make {entries:.0} entries in it"),
+            },
+            table.leftover(&columns).map_or_else(String::new, |index| format!(
+                "; a build that failed left {} on the same columns, which is of no use: drop it",
+                crate::quote(&index.name)
+            )),
         );
         let quoted = crate::quote(&name);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         Some(IndexAdvice {
             sql_up: format!("CREATE INDEX CONCURRENTLY {quoted} ON {}", candidate.target()),
             sql_down: format!("DROP INDEX CONCURRENTLY IF EXISTS {}.{quoted}", crate::quote(&table.schema)),
-            name,
             schema: table.schema.clone(),
             table: table.name.clone(),
             columns,
@@ -258,7 +311,8 @@ impl Search<'_> {
             plan_before: before.text.clone(),
             cost_before: before.cost,
             cost_after: after.as_ref().map(|plan| plan.cost),
-            plan_after: after.map(|plan| plan.text),
+            plan_after: after.map(|plan| plan.named(&name).text),
+            name,
             size_bytes: bytes.max(0.0) as u64,
             method: method.to_owned(),
         })

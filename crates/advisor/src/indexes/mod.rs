@@ -6,6 +6,7 @@
 
 mod candidates;
 mod choose;
+mod partitioned;
 mod plan;
 
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,8 @@ pub(crate) struct Observed {
     pub id: String,
     pub sql: String,
     pub calls: f64,
+    /// Rows added or updated.
+    pub rows: f64,
     pub read: Statement,
 }
 
@@ -70,35 +73,61 @@ pub async fn enable_hypopg(client: &Client) -> Result<(), AdvisorError> {
     Ok(client.batch_execute("CREATE EXTENSION IF NOT EXISTS hypopg").await?)
 }
 
-/// Advises on the statements of one database; reads only, in a transaction of its own, which it rolls back.
-/// The client must not be inside a transaction.
-pub async fn advise(
-    client: &Client,
-    fingerprints: &[FingerprintSnapshot],
-) -> Result<Vec<IndexAdvice>, AdvisorError> {
+/// What came of looking for indexes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Advice {
+    /// Those worth building.
+    pub indexes: Vec<IndexAdvice>,
+    /// What could not be advised, and why, in sentences.
+    pub remarks: Vec<String>,
+}
+
+/// As [`advise`], with what could not be advised.
+///
+/// # Errors
+/// The database refused to be looked at.
+pub async fn consider(client: &Client, fingerprints: &[FingerprintSnapshot]) -> Result<Advice, AdvisorError> {
     let schemas = session::begin(client).await?;
     let result = inside(client, schemas, fingerprints).await;
     session::end(client).await?;
     result
 }
 
-async fn inside(
+/// Advises on the statements of one database; reads only, in a transaction of its own, which it rolls back.
+/// The client must not be inside a transaction.
+pub async fn advise(
+    client: &Client,
+    fingerprints: &[FingerprintSnapshot],
+) -> Result<Vec<IndexAdvice>, AdvisorError> {
+    Ok(consider(client, fingerprints).await?.indexes)
+}
+
+/// The same inside a transaction that [`session::begin`] began; leaves the application's search_path set.
+pub(crate) async fn inside(
     client: &Client,
     schemas: Vec<String>,
     fingerprints: &[FingerprintSnapshot],
-) -> Result<Vec<IndexAdvice>, AdvisorError> {
+) -> Result<Advice, AdvisorError> {
     let catalog = Catalog::read(client, schemas).await?;
     let observed = observe(fingerprints, &catalog);
     if observed.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Advice::default());
     }
     let planner = Planner::new(client).await?;
     session::application_path(client, &catalog.schemas).await?;
     let result = choose::choose(&planner, &catalog, &observed).await;
     let forgotten = planner.forget().await;
-    let advice = result?;
+    let indexes = result?;
     forgotten?;
-    Ok(advice)
+    let mut remarks = partitioned::remarks(&catalog, &observed);
+    if !planner.supposes() {
+        remarks.push(
+            "HypoPG is not installed in this database (CREATE EXTENSION hypopg): indexes are named by plain EXPLAIN, \
+             on single columns that large tables are searched by, and their gain is not priced."
+                .to_owned(),
+        );
+    }
+    Ok(Advice { indexes, remarks })
 }
 
 /// The statements that an index could serve, those that took the most time first.
@@ -109,11 +138,12 @@ pub(crate) fn observe(fingerprints: &[FingerprintSnapshot], catalog: &Catalog) -
         let read = statement::read(&f.query, catalog)?;
         let serves = matches!(read.kind, Kind::Select | Kind::Update | Kind::Delete | Kind::Insert);
         #[allow(clippy::cast_precision_loss)]
-        let calls = f.calls as f64;
-        (serves && !read.uses.is_empty()).then(|| Observed {
+        let (calls, rows) = (f.calls as f64, f.rows as f64);
+        (serves && (!read.uses.is_empty() || read.write.is_some())).then(|| Observed {
             id: f.id.clone(),
             sql: f.query.trim().trim_end_matches(';').to_owned(),
             calls,
+            rows,
             read,
         })
     });

@@ -91,9 +91,11 @@ impl<'a> Planner<'a> {
         self.client.simple_query(&format!("EXPLAIN EXECUTE poolwright_plan{arguments}")).await
     }
 
-    /// Supposes an index; answers HypoPG's handle and estimated bytes.
+    /// Supposes an index; answers HypoPG's handle and estimated bytes. `None` without HypoPG, and where PostgreSQL
+    /// would not build it (an expression that is not immutable).
     pub async fn suppose(&self, candidate: &Candidate) -> Result<Option<(u32, f64)>, AdvisorError> {
         let Some(schema) = &self.hypopg else { return Ok(None) };
+        self.client.batch_execute("SAVEPOINT poolwright_suppose").await?;
         let statement = format!("CREATE INDEX ON {}", candidate.target()).replace('\'', "''");
         let found = self
             .client
@@ -101,19 +103,24 @@ impl<'a> Planner<'a> {
                 "SELECT h.indexrelid, {schema}.hypopg_relation_size(h.indexrelid) \
                  FROM {schema}.hypopg_create_index('{statement}') h"
             ))
-            .await?;
+            .await;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) if error.as_db_error().is_some() => {
+                self.client
+                    .batch_execute(
+                        "ROLLBACK TO SAVEPOINT poolwright_suppose; RELEASE SAVEPOINT poolwright_suppose",
+                    )
+                    .await?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.client.batch_execute("RELEASE SAVEPOINT poolwright_suppose").await?;
         Ok(found.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some((row.get(0)?.parse().ok()?, row.get(1)?.parse().ok()?)),
             _ => None,
         }))
-    }
-
-    /// Takes one supposed index away.
-    pub async fn drop(&self, handle: u32) -> Result<(), AdvisorError> {
-        if let Some(schema) = &self.hypopg {
-            self.client.batch_execute(&format!("SELECT {schema}.hypopg_drop_index({handle})")).await?;
-        }
-        Ok(())
     }
 
     /// Takes every supposed index away.
@@ -126,6 +133,27 @@ impl<'a> Planner<'a> {
 }
 
 impl Plan {
+    /// With the name that HypoPG gave its one index replaced by the real one.
+    pub(super) fn named(mut self, name: &str) -> Plan {
+        let mut text = String::new();
+        let mut rest = self.text.as_str();
+        while let Some(start) = rest.find("\"<") {
+            let (before, quoted) = rest.split_at(start);
+            let number = quoted[2..].trim_start_matches(|c: char| c.is_ascii_digit());
+            let Some(end) = number.starts_with('>').then(|| closing(&quoted[1..])).flatten() else {
+                text.push_str(&rest[..start + 2]);
+                rest = &rest[start + 2..];
+                continue;
+            };
+            text.push_str(before);
+            text.push_str(&crate::quote(name));
+            rest = &quoted[end + 2..];
+        }
+        text.push_str(rest);
+        self.text = text;
+        self
+    }
+
     fn read(messages: &[SimpleQueryMessage]) -> Option<Plan> {
         let lines: Vec<&str> = messages
             .iter()
@@ -136,6 +164,18 @@ impl Plan {
             .collect();
         let cost = lines.first()?.split("..").nth(1)?.split(' ').next()?.parse().ok()?;
         Some(Plan { text: lines.join("\n"), cost })
+    }
+}
+
+/// Where a quoted name ends that began before `text`: a doubled quote is part of it.
+fn closing(text: &str) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + text[from..].find('"')?;
+        if !text[at + 1..].starts_with('"') {
+            return Some(at);
+        }
+        from = at + 2;
     }
 }
 

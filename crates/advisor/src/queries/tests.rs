@@ -18,6 +18,7 @@ fn table(name: &str, rows: f64, columns: &[&str]) -> Table {
         columns: vec![columns[0].to_owned()],
         descending: vec![false],
         plain: true,
+        valid: true,
         unique: true,
     };
     Table {
