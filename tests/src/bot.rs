@@ -13,6 +13,9 @@ use tokio_postgres::Client;
 
 use crate::{Site, connect};
 
+/// Draws the arrivals: the same in every run.
+const LOAD_SEED: u64 = 7;
+
 /// The bot behind Poolwright.
 pub struct Bot {
     /// Pooler and PostgreSQL.
@@ -99,12 +102,12 @@ impl Bot {
         renamed(sql, &self.names)
     }
 
-    /// Runs the load through the pooler and answers what the pooler saw of it. Each run needs a seed of its own: the
+    /// Runs the load through the pooler and answers what the pooler saw of it. Each run needs a round of its own: the
     /// same values twice within a minute are repeated reads.
     ///
     /// # Panics
     /// When the load fails, or an operation of it.
-    pub async fn observe(&self, rate_ops: f64, duration: Duration, seed: u64) -> Snapshot {
+    pub async fn observe(&self, rate_ops: f64, duration: Duration, round: u64) -> Snapshot {
         let before = self.snapshot();
         let plan = LoadPlan {
             url: self.site.url(),
@@ -112,7 +115,8 @@ impl Bot {
             fixed: BTreeSet::new(),
             rate_ops,
             duration,
-            seed,
+            seed: LOAD_SEED,
+            round,
             connections_max: 200,
         };
         let result = load::run(plan).await.unwrap();

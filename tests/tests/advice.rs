@@ -75,7 +75,7 @@ async fn renamed_tables_get_the_indexes_that_are_missing() {
     bot.direct.batch_execute(&create).await.unwrap();
     let _priced_or_plain = indexes::enable_hypopg(&bot.direct).await;
 
-    let seen = bot.observe(RATE_OPS, LOAD, 7).await;
+    let seen = bot.observe(RATE_OPS, LOAD, 1).await;
     let advice = indexes::advise(&bot.direct, &seen.fingerprints).await.unwrap();
     let found = leading(&advice);
     for planned in PLANNED.into_iter().filter(|planned| *planned != there) {
@@ -90,7 +90,7 @@ async fn renamed_tables_get_the_indexes_that_are_missing() {
         let built = apply::build(&bot.site.postgres.url("postgres"), index, |_| {}).await.unwrap();
         assert!(built.valid, "seed {seed}: {index:#?}");
     }
-    bot.observe(RATE_OPS, LOAD / 2, 8).await;
+    bot.observe(RATE_OPS, LOAD / 2, 2).await;
     for index in &advice {
         let scans = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = $1";
         tests::wait_until("the index to be used", async || {
@@ -105,7 +105,7 @@ async fn renamed_tables_get_the_indexes_that_are_missing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn findings_come_from_what_was_seen_alone_and_their_sql_runs() {
     let mut bot = Bot::start(SCALE, LIMITS).await;
-    let seen = bot.observe(RATE_OPS, LOAD, 7).await;
+    let seen = bot.observe(RATE_OPS, LOAD, 1).await;
     let findings = queries::advise(&bot.direct, &seen.fingerprints).await.unwrap();
     all_planted(&bot, &seen, &findings);
     let size = pool_size(&seen.pools[0], &advisor::Targets::default());
@@ -114,7 +114,7 @@ async fn findings_come_from_what_was_seen_alone_and_their_sql_runs() {
     for operation in &mut bot.workload.operations {
         operation.after.clear();
     }
-    let bare = bot.observe(RATE_OPS, LOAD, 8).await;
+    let bare = bot.observe(RATE_OPS, LOAD, 2).await;
     let again = queries::advise(&bot.direct, &bare.fingerprints).await.unwrap();
     assert_eq!(lasting(&findings), lasting(&again), "without the repaired statements");
 

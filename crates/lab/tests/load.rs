@@ -43,6 +43,7 @@ fn plan(url: &str, workload: &Arc<Workload>, rate_ops: f64, fixed: &[&str]) -> L
         rate_ops,
         duration: Duration::from_secs(2),
         seed: 3,
+        round: 0,
         connections_max: 80,
     }
 }

@@ -40,6 +40,9 @@ pub struct LoadPlan {
     pub duration: Duration,
     /// Draws arrivals and parameters.
     pub seed: u64,
+    /// Number of the run in a series with one seed: arrivals are those of the others, parameters are drawn anew, for
+    /// the same values again within a minute would be repeated reads.
+    pub round: u64,
     /// Most connections of the generator; an arrival beyond them counts as an error.
     pub connections_max: usize,
 }
@@ -235,7 +238,8 @@ async fn operate(run: Arc<Run>, index: usize, number: u64, intended: Instant) {
     };
     run.measure.sent(intended);
     let statements = statements_of(operation, &run.plan.fixed);
-    let seed = run.plan.seed ^ (number.wrapping_add(1)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let seed = run.plan.seed.wrapping_add(run.plan.round.rotate_right(16))
+        ^ (number.wrapping_add(1)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let (connection, outcome) = perform(&run, connection, statements, seed).await;
     match connection {
         Some(connection) => run.free.push(connection),

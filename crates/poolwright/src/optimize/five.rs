@@ -220,6 +220,7 @@ async fn start(options: Options, folder: &std::path::Path, progress: &Progress) 
         pace: options.pace,
         targets: options.targets,
         seed: options.seed,
+        rounds: 0,
         started,
         evidence: Evidence::default(),
         progress: progress.clone(),

@@ -39,6 +39,8 @@ pub struct Session {
     pub targets: Targets,
     /// Draws arrivals and parameters; the same in every phase.
     pub seed: u64,
+    /// Runs of the load so far.
+    pub rounds: u64,
     /// Time zero of the charts.
     pub started: Instant,
     /// What the charts show.
@@ -132,12 +134,13 @@ impl Session {
         }
     }
 
-    /// Runs the load once. The same rate gives the same arrivals and parameters in every phase.
+    /// Runs the load once. The same rate gives the same arrivals in every phase, with parameters drawn anew.
     ///
     /// # Errors
     /// The load or the pooler does not answer.
     pub async fn run(&mut self, rate_ops: f64, duration: Duration) -> Result<Measured, String> {
         self.settle().await?;
+        self.rounds += 1;
         let before = self.snapshot(false).await?;
         let plan = LoadPlan {
             url: self.through.clone(),
@@ -146,6 +149,7 @@ impl Session {
             rate_ops,
             duration,
             seed: self.seed,
+            round: self.rounds,
             connections_max: CONNECTIONS_MAX,
         };
         let at_s = self.started.elapsed().as_secs_f64();
