@@ -107,9 +107,31 @@ pub struct Statement {
     pub write: Option<Write>,
 }
 
+/// A normalised text that parses: `interval $1`, left where `interval '1 day'` stood, becomes `$1::interval`.
+pub fn parsable(sql: &str) -> String {
+    const TYPES: [&str; 7] = ["interval", "date", "time", "timestamp", "timestamptz", "uuid", "inet"];
+    let Ok(scan) = pg_query::scan(sql) else { return sql.to_owned() };
+    let mut out = String::new();
+    let mut copied = 0;
+    let place = |at: i32| usize::try_from(at).unwrap_or(0);
+    for pair in scan.tokens.windows(2) {
+        let (word, value) =
+            (place(pair[0].start)..place(pair[0].end), place(pair[1].start)..place(pair[1].end));
+        let (Some(name), Some(parameter)) = (sql.get(word.clone()), sql.get(value.clone())) else { continue };
+        let typed = TYPES.iter().any(|known| known.eq_ignore_ascii_case(name)) && parameter.starts_with('$');
+        if typed && copied <= word.start {
+            out.push_str(&sql[copied..word.start]);
+            out.push_str(&format!("{parameter}::{name}"));
+            copied = value.end;
+        }
+    }
+    out.push_str(&sql[copied..]);
+    out
+}
+
 /// Reads one statement; `None` if it does not parse or is several.
 pub fn read(sql: &str, catalog: &Catalog) -> Option<Statement> {
-    let tree = pg_query::parse(sql).ok()?;
+    let tree = pg_query::parse(&parsable(sql)).ok()?;
     let [raw] = tree.protobuf.stmts.as_slice() else { return None };
     let mut reader = Reader::new(catalog);
     let mut write = None;
@@ -155,4 +177,18 @@ fn columns_read(tree: &pg_query::protobuf::ParseResult) -> Option<Vec<String>> {
         }
     }
     Some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parsable;
+
+    #[test]
+    fn a_type_before_a_parameter_becomes_a_cast() {
+        let sql = "SELECT date, x FROM t WHERE at > now() - INTERVAL $1 AND \"date\" = $2 AND d < date $3";
+        let expected =
+            "SELECT date, x FROM t WHERE at > now() - $1::INTERVAL AND \"date\" = $2 AND d < $3::date";
+        assert_eq!(parsable(sql), expected);
+        assert_eq!(parsable("SELECT 'interval $1' -- ü"), "SELECT 'interval $1' -- ü");
+    }
 }

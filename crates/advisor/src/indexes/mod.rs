@@ -141,7 +141,7 @@ pub(crate) fn observe(fingerprints: &[FingerprintSnapshot], catalog: &Catalog) -
         let (calls, rows) = (f.calls as f64, f.rows as f64);
         (serves && (!read.uses.is_empty() || read.write.is_some())).then(|| Observed {
             id: f.id.clone(),
-            sql: f.query.trim().trim_end_matches(';').to_owned(),
+            sql: statement::parsable(f.query.trim().trim_end_matches(';')),
             calls,
             rows,
             read,

@@ -4,13 +4,13 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{InsertStmt, Node, ParseResult, SelectStmt, node::Node as N};
 
 use crate::catalog::{Catalog, Table};
-use crate::statement::{Statement, Use};
+use crate::statement::{self, Statement, Use};
 
 /// The LIMIT that is put where none was.
 pub const LIMIT_ROWS: u32 = 100;
 
 fn parse(sql: &str) -> Option<ParseResult> {
-    Some(pg_query::parse(sql.trim().trim_end_matches(';')).ok()?.protobuf)
+    Some(pg_query::parse(&statement::parsable(sql.trim().trim_end_matches(';'))).ok()?.protobuf)
 }
 
 fn select_of(tree: &mut ParseResult) -> Option<&mut SelectStmt> {
