@@ -78,7 +78,7 @@ async fn every_planted_problem_is_listed_worst_first_with_its_remedy() {
         "a transaction has been open",
         "index public.broken is invalid",
         "doubles",
-        "index idle is not used",
+        "index public.idle is not used",
         "the statistics of public.turned are stale",
         r#"public."Goods" is read whole"#,
         "Goods has no index on (shelf)",
