@@ -3,7 +3,7 @@
 mod indexes;
 mod load;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
@@ -93,6 +93,9 @@ pub struct Examination {
     /// Whole texts and calls of the statements that took the most time.
     #[serde(skip)]
     texts: Vec<(String, i64)>,
+    /// Indexes that a problem already says to drop.
+    #[serde(skip)]
+    doomed: BTreeSet<String>,
     #[serde(skip)]
     thresholds: Thresholds,
 }

@@ -158,6 +158,9 @@ pub(super) async fn duplicates(client: &Client, found: &mut Examination) -> Resu
         .await?;
     for row in rows {
         let (kept, double, bytes): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
+        if found.doomed.contains(&kept) || !found.doomed.insert(double.clone()) {
+            continue;
+        }
         #[allow(clippy::cast_precision_loss)]
         found.add(
             Severity::Warning,
@@ -186,6 +189,9 @@ pub(super) async fn unused(client: &Client, found: &mut Examination) -> Result<(
         .await?;
     for row in rows {
         let (index, bytes): (String, i64) = (row.get(0), row.get(1));
+        if found.doomed.contains(&index) {
+            continue;
+        }
         #[allow(clippy::cast_precision_loss)]
         found.add(
             Severity::Notice,
