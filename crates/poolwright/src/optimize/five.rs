@@ -192,7 +192,11 @@ async fn start(options: Options, folder: &std::path::Path, progress: &Progress) 
     let failed = |error: std::io::Error| format!("no port can be had: {error}");
     let config: tokio_postgres::Config =
         options.url.parse().map_err(|error| format!("this is not a database URL: {error}"))?;
-    let pool = config.get_dbname().or(config.get_user()).unwrap_or("postgres").to_owned();
+    let mut pool = config.get_dbname().or(config.get_user()).unwrap_or("postgres").to_owned();
+    // Under these names the pooler's console answers.
+    if matches!(pool.as_str(), "poolwright" | "pgbouncer") {
+        pool.push_str("_database");
+    }
     let settings = Settings {
         listen: free_address().map_err(failed)?,
         metrics: free_address().map_err(failed)?,

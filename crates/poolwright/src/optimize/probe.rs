@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 /// Executions of which the median is taken.
-const TIMES: u64 = 7;
+const TIMES: u64 = 11;
 
 /// A SELECT of the workload, by its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -42,7 +42,8 @@ impl Settings {
     /// The file's text.
     pub fn to_toml(&self) -> String {
         let mut pool = Table::new();
-        pool.insert("server".into(), self.server.clone().into());
+        // In the file `${NAME}` stands for an environment variable; in a URL `%24` is the same sign.
+        pool.insert("server".into(), self.server.replace("${", "%24{").into());
         pool.insert("max".into(), Value::Integer(self.limits.max.into()));
         pool.insert("min".into(), Value::Integer(self.limits.min.into()));
         pool.insert("idle_timeout".into(), format!("{}ms", self.limits.idle_timeout_ms).into());
