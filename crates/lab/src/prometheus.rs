@@ -186,6 +186,12 @@ impl Prometheus {
         self.child.as_ref().map_or(0, Kept::pid)
     }
 
+    /// Waits until it has scraped its target, at most `limit`; false when it has not. It looks for targets only every
+    /// five seconds, so the first scrape comes about that long after its start.
+    pub fn wait_for_scrape(&self, limit: Duration) -> bool {
+        wait_for_scrape(&self.address, limit)
+    }
+
     /// Leaves it running and its folder in place, for `--keep`; gives its process id and the folder.
     #[must_use]
     pub fn leave_running(mut self) -> (u32, PathBuf) {
@@ -263,6 +269,22 @@ impl Drop for Prometheus {
             child.end(&[libc::SIGTERM], LEAVE_MAX);
         }
     }
+}
+
+/// As [`Prometheus::wait_for_scrape`], of the Prometheus at this address.
+#[must_use]
+pub fn wait_for_scrape(address: &str, limit: Duration) -> bool {
+    let began = Instant::now();
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(ANSWER_MAX)).build().into();
+    while began.elapsed() < limit {
+        let answer = agent.get(format!("{address}/api/v1/query")).query("query", "up == 1").call();
+        let answer = answer.and_then(|mut answer| answer.body_mut().read_json::<Answer<Data>>());
+        if answer.is_ok_and(|answer| answer.data.is_some_and(|data| !data.series().is_empty())) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    false
 }
 
 /// A dashboard's expression with its variables filled in: any job, instance and pool; `range_s` seconds for

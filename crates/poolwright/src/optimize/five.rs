@@ -27,6 +27,9 @@ use crate::report::model::{
 /// How often Prometheus scrapes.
 const SCRAPE: Duration = Duration::from_secs(1);
 
+/// How long its first scrape may take; it looks for what to scrape every five seconds.
+const FIRST_SCRAPE_MAX: Duration = Duration::from_secs(15);
+
 /// What a run is told.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -121,7 +124,12 @@ async fn watched(session: &mut Session, keep: bool) -> Option<Prometheus> {
     let metrics = session.pooler.settings().metrics.clone();
     let starting = move || prometheus::start(&metrics, SCRAPE, keep);
     match tokio::task::spawn_blocking(starting).await {
-        Ok(Ok(prometheus)) => Some(prometheus),
+        Ok(Ok(prometheus)) => {
+            let address = prometheus.address().to_owned();
+            let scraped = move || lab::prometheus::wait_for_scrape(&address, FIRST_SCRAPE_MAX);
+            session.first_scrape = Some(tokio::task::spawn_blocking(scraped));
+            Some(prometheus)
+        }
         Ok(Err(error)) => {
             session.remark(format!("{error}."));
             None
@@ -230,6 +238,7 @@ async fn start(options: Options, folder: &std::path::Path, progress: &Progress) 
         progress: progress.clone(),
         phase: PhaseName::Baseline,
         windows: Vec::new(),
+        first_scrape: None,
     })
 }
 

@@ -34,6 +34,8 @@ const MAIN: [&str; 14] = [
 
 /// Lines in one chart: as many as the page has colours.
 const LINES_MAX: usize = 6;
+/// A limit is drawn when it is at most so many times what moves under it.
+const LIMIT_DRAWN: f64 = 10.0;
 /// Points of one line.
 const POINTS_MAX: f64 = 240.0;
 /// Longest `$__rate_interval` of a chart, in seconds.
@@ -128,12 +130,24 @@ pub fn ask(
                 chart.lines.extend(over_time(prometheus, target, began_s, ended_s)?);
             }
         }
-        chart.lines.truncate(LINES_MAX);
+        worth_drawing(&mut chart.lines);
         if !table {
             answers.charts.push(chart);
         }
     }
     Ok(answers)
+}
+
+/// Leaves out lines that are zero throughout and limits so far up that nothing else could be told apart; a single line
+/// stays as it is.
+fn worth_drawing(lines: &mut Vec<PanelLine>) {
+    let highest = |line: &PanelLine| line.points.iter().map(|point| point.1.abs()).fold(0.0, f64::max);
+    let flat = |line: &PanelLine| line.points.windows(2).all(|pair| pair[0].1 == pair[1].1);
+    let moving = lines.iter().filter(|line| !flat(line)).map(highest).fold(0.0, f64::max);
+    if lines.len() > 1 && moving > 0.0 {
+        lines.retain(|line| highest(line) > 0.0 && (!flat(line) || highest(line) <= LIMIT_DRAWN * moving));
+    }
+    lines.truncate(LINES_MAX);
 }
 
 /// The main panels as the file has them; a test sees to it that none is missing.

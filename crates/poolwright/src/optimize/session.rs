@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use lab::load::{LoadPlan, LoadResult};
 use lab::workload::Workload;
 use stats::Snapshot;
+use tokio::task::JoinHandle;
 
 use super::child::Pooler;
 use super::pace::Pace;
@@ -53,6 +54,8 @@ pub struct Session {
     pub phase: PhaseName,
     /// The runs at the target's rate, for Prometheus.
     pub windows: Vec<Window>,
+    /// Ends when Prometheus has scraped the pooler for the first time.
+    pub first_scrape: Option<JoinHandle<bool>>,
 }
 
 /// A run with what the pooler counted in it.
@@ -100,6 +103,16 @@ impl Session {
     /// The pooler does not answer.
     pub async fn snapshot(&self, checkouts: bool) -> Result<Snapshot, String> {
         self.pooler.asker().snapshot(checkouts).await.map_err(|error| error.to_string())
+    }
+
+    /// Waits until Prometheus sees what happens, some seconds after its start; a remark where it does not.
+    pub async fn watched(&mut self) {
+        let Some(first_scrape) = self.first_scrape.take() else { return };
+        if !first_scrape.await.unwrap_or(false) {
+            self.remark(
+                "Prometheus did not scrape the pooler in time: panels may lack the baseline.".to_owned(),
+            );
+        }
     }
 
     /// A remark for the reader of the report.

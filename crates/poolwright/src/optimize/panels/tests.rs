@@ -36,6 +36,25 @@ fn legends_are_filled_in() {
     assert_eq!(legend("", &series), "SELECT $1");
 }
 
+#[test]
+fn zeros_and_far_limits_are_not_drawn() {
+    let line = |name: &str, values: [f64; 2]| PanelLine {
+        name: name.to_owned(),
+        points: vec![(0.0, values[0]), (1.0, values[1])],
+    };
+    let mut lines = vec![
+        line("active", [0.0, 9.0]),
+        line("closing", [0.0, 0.0]),
+        line("max", [15.0, 15.0]),
+        line("client limit", [1000.0, 1000.0]),
+    ];
+    worth_drawing(&mut lines);
+    assert_eq!(lines.iter().map(|line| line.name.as_str()).collect::<Vec<_>>(), ["active", "max"]);
+    let mut quiet = vec![line("errors", [0.0, 0.0])];
+    worth_drawing(&mut quiet);
+    assert_eq!(quiet.len(), 1);
+}
+
 /// A pooler that answers ever faster: each second has ten queries; the time of a query is set from outside.
 struct Growing {
     began: Instant,

@@ -41,6 +41,7 @@ pub async fn rates(session: &mut Session) -> Result<Rates, String> {
     let from_s = session.started.elapsed().as_secs_f64();
     let before = session.snapshot(false).await?;
     let own = session.run(session.own_rate(), session.pace.own).await?;
+    session.watched().await;
     let window_s = unix_s();
     let target = session.run(session.target_rate(), session.pace.target).await?;
     session.windows.push(Window { phase: session.phase, from_s: window_s, to_s: unix_s() });
