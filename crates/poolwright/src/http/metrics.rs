@@ -42,20 +42,30 @@ mod always {
         &["database", "limit", "password", "protocol", "server", "timeout", "user"];
 }
 
-/// Renders all families. `selection` remembers which fingerprints have series of their own.
-pub(super) fn render(snapshot: &Snapshot, selection: &mut Selection) -> String {
+/// What one page leaves for the next.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Which fingerprints have series of their own.
+    selection: Selection,
+    /// When the process started, in seconds since 1970: said once, for clocks drift apart.
+    started_s: Option<f64>,
+}
+
+/// Renders all families.
+pub(super) fn render(snapshot: &Snapshot, memory: &mut Memory) -> String {
     let mut page = Page::default();
-    process(&mut page, snapshot);
+    let started_us = snapshot.taken_unix_us.saturating_sub(snapshot.uptime_us);
+    process(&mut page, snapshot, *memory.started_s.get_or_insert(seconds(started_us).round()));
     identity(&mut page, &snapshot.pools);
     gauges(&mut page, snapshot);
     counters(&mut page, snapshot);
     histograms(&mut page, &snapshot.pools);
-    fingerprints::write(&mut page, &selection.choose(snapshot));
+    fingerprints::write(&mut page, &memory.selection.choose(snapshot));
     changes(&mut page, snapshot);
     page.finish()
 }
 
-fn process(page: &mut Page, snapshot: &Snapshot) {
+fn process(page: &mut Page, snapshot: &Snapshot, started_s: f64) {
     let process = &snapshot.process;
     page.family("poolwright_build_info", "gauge", "Version of Poolwright; always 1.");
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
@@ -66,7 +76,7 @@ fn process(page: &mut Page, snapshot: &Snapshot) {
     page.family("process_open_fds", "gauge", "Open file descriptors of Poolwright.");
     page.sample(&[], process.fds as f64);
     page.family("process_start_time_seconds", "gauge", "When Poolwright started, since 1970.");
-    page.sample(&[], seconds(snapshot.taken_unix_us.saturating_sub(snapshot.uptime_us)).round());
+    page.sample(&[], started_s);
 }
 
 fn identity(page: &mut Page, pools: &[PoolSnapshot]) {

@@ -54,22 +54,22 @@ pub(crate) async fn serve_source(listener: TcpListener, source: Arc<dyn Source>)
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/events", post(event))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_LIMIT_BYTES))
-        .with_state(Shared { source, selection: Arc::default() });
+        .with_state(Shared { source, memory: Arc::default() });
     axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 #[derive(Clone)]
 struct Shared {
     source: Arc<dyn Source>,
-    selection: Arc<Mutex<selection::Selection>>,
+    memory: Arc<Mutex<metrics::Memory>>,
 }
 
 async fn metrics(State(shared): State<Shared>) -> Result<Response, StatusCode> {
-    let Shared { source, selection } = shared;
+    let Shared { source, memory } = shared;
     let rendered = tokio::task::spawn_blocking(move || {
         // Locked before the snapshot is taken: of two scrapes at a time, the later has the later snapshot.
-        let mut selection = selection.lock().unwrap_or_else(PoisonError::into_inner);
-        metrics::render(&source.snapshot(), &mut selection)
+        let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+        metrics::render(&source.snapshot(), &mut memory)
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())

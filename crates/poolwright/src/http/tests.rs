@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use stats::{Event, FingerprintSnapshot, Histogram, PoolSnapshot, RewriteState, ServerFacts, Snapshot};
 
-use super::selection::Selection;
 use super::{Source, metrics, serve_source};
 
 fn histogram(values: &[u64]) -> Histogram {
@@ -17,7 +16,7 @@ fn histogram(values: &[u64]) -> Histogram {
 
 /// The first page of a fresh process.
 fn render(snapshot: Snapshot) -> String {
-    metrics::render(&snapshot, &mut Selection::default())
+    metrics::render(&snapshot, &mut metrics::Memory::default())
 }
 
 fn sample(fingerprints: usize) -> Snapshot {
