@@ -10,8 +10,8 @@ use tests::{Options, Raw, Site, TRUST, ended, free_port, said, signal, startup, 
 
 const SERVERS: usize = 3;
 const CLIENTS: usize = 8;
-/// How long pgbench runs in all, in seconds.
-const LOAD_S: u32 = 8;
+/// Longest run of pgbench, in seconds; the test ends it when it has seen enough.
+const LOAD_S_MAX: u32 = 120;
 
 /// A load that writes down what it committed, while `fault` happens to PostgreSQL. Only transactions in flight may
 /// fail, at most one for each server connection, and the others go on by themselves.
@@ -20,7 +20,7 @@ fn survive(fault: impl FnOnce(&mut Site)) {
     site.psql("CREATE TABLE done (client int, at timestamptz DEFAULT clock_timestamp())").unwrap();
     let script = site.folder().join("load.sql");
     std::fs::write(&script, "BEGIN;\nINSERT INTO done VALUES (:client_id);\nEND;\n").unwrap();
-    let (clients, seconds) = (CLIENTS.to_string(), LOAD_S.to_string());
+    let (clients, seconds) = (CLIENTS.to_string(), LOAD_S_MAX.to_string());
     let mut command = site.client("pgbench");
     command.args(["-n", "-M", "prepared", "-c", &clients, "-j", &clients, "-T", &seconds, "-f"]).arg(&script);
     let load = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -34,6 +34,8 @@ fn survive(fault: impl FnOnce(&mut Site)) {
     let returned = Instant::now();
     wait_for("the load goes on by itself", || done(&site) > before + 200);
     println!("{before} transactions before, the next 200 within {:?}", returned.elapsed());
+    // Its own timer's signal: it lets each client end its transaction and reports.
+    signal(load.id(), libc::SIGALRM);
     let output = load.wait_with_output().unwrap();
     let lost = said(&output).matches(" aborted in command ").count();
     println!("{}", said(&output));
