@@ -119,14 +119,7 @@ pub(crate) async fn inside(
     let forgotten = planner.forget().await;
     let indexes = result?;
     forgotten?;
-    let mut remarks = partitioned::remarks(&catalog, &observed);
-    if !planner.supposes() {
-        remarks.push(
-            "HypoPG is not installed in this database (CREATE EXTENSION hypopg): indexes are named by plain EXPLAIN, \
-             on single columns that large tables are searched by, and their gain is not priced."
-                .to_owned(),
-        );
-    }
+    let remarks = partitioned::remarks(&catalog, &observed);
     Ok(Advice { indexes, remarks })
 }
 
@@ -141,7 +134,7 @@ pub(crate) fn observe(fingerprints: &[FingerprintSnapshot], catalog: &Catalog) -
         let (calls, rows) = (f.calls as f64, f.rows as f64);
         (serves && (!read.uses.is_empty() || read.write.is_some())).then(|| Observed {
             id: f.id.clone(),
-            sql: statement::parsable(f.query.trim().trim_end_matches(';')),
+            sql: f.query.trim().trim_end_matches(';').to_owned(),
             calls,
             rows,
             read,

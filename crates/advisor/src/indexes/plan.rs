@@ -50,6 +50,7 @@ impl<'a> Planner<'a> {
 
     /// The generic plan of a statement; `None` if the server will not plan it.
     pub async fn plan(&self, sql: &str) -> Result<Option<Plan>, AdvisorError> {
+        let sql = &crate::statement::parsable(sql);
         self.client.batch_execute("SAVEPOINT poolwright_plan").await?;
         let mut prepared = false;
         let result = if self.generic_plan {

@@ -127,7 +127,8 @@ pub async fn plan(
 ) -> Result<Planned, String> {
     let version = client.query_one("SHOW server_version", &[]).await.map_err(|error| told(&error))?;
     let prints: Vec<FingerprintSnapshot> = known.iter().map(fingerprint).collect();
-    let advice = advisor::indexes::advise(client, &prints).await.map_err(|error| error.to_string())?;
+    let advisor::indexes::Advice { indexes: advice, remarks: unadvised } =
+        advisor::indexes::consider(client, &prints).await.map_err(|error| error.to_string())?;
     let found = advisor::queries::advise(client, &prints).await.map_err(|error| error.to_string())?;
     let slow_queries = known
         .iter()
@@ -164,6 +165,7 @@ pub async fn plan(
     if advice.iter().any(|advice| advice.method == "explain") {
         remarks.push(NO_HYPOPG.to_owned());
     }
+    remarks.extend(unadvised);
     Ok(Planned { report, evidence: Evidence { remarks, ..Evidence::default() }, advice, prints })
 }
 

@@ -65,7 +65,9 @@ pub async fn run(
     session.progress.step("indexes", "asking the planner");
     let prints = session.snapshot(false).await?.fingerprints;
     let client = plan::connect(&session.direct).await?;
-    let advice = advisor::indexes::advise(&client, &prints).await.map_err(|error| error.to_string())?;
+    let advisor::indexes::Advice { indexes: advice, remarks } =
+        advisor::indexes::consider(&client, &prints).await.map_err(|error| error.to_string())?;
+    remarks.into_iter().for_each(|remark| session.remark(remark));
     if advice.iter().any(|advice| advice.method == "explain") {
         session.remark(plan::NO_HYPOPG.to_owned());
     }
