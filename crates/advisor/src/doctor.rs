@@ -179,6 +179,7 @@ async fn inside(client: &Client, schemas: Vec<String>, found: &mut Examination) 
     part!("foreign keys", indexes::foreign_keys);
     part!("invalid indexes", indexes::invalid);
     part!("duplicate indexes", indexes::duplicates);
+    part!("indexes that begin others", indexes::beginnings);
     part!("unused indexes", indexes::unused);
     part!("statistics", indexes::statistics);
     Ok(())

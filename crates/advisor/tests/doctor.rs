@@ -14,6 +14,8 @@ CREATE TABLE "Goods" AS SELECT n AS key, n % 5000 AS shelf, n % 7 AS kind, repea
 CREATE INDEX once ON "Goods" (key);
 CREATE INDEX twice ON "Goods" (key);
 CREATE INDEX idle ON "Goods" (kind, key);
+CREATE INDEX longer ON "Goods" (label, key);
+CREATE INDEX shorter ON "Goods" (label);
 CREATE TABLE turned AS SELECT n AS key FROM generate_series(1, 20000) n;
 ANALYZE "Goods"; ANALYZE turned;
 UPDATE turned SET key = key + 1"#;
@@ -79,6 +81,7 @@ async fn every_planted_problem_is_listed_worst_first_with_its_remedy() {
         "index public.broken is invalid",
         "doubles",
         "index public.idle is not used",
+        "index public.shorter is the beginning of public.longer",
         "the statistics of public.turned are stale",
         r#"public."Goods" is read whole"#,
         "Goods has no index on (shelf)",
@@ -109,9 +112,16 @@ async fn every_planted_problem_is_listed_worst_first_with_its_remedy() {
         }
     }
     let cured = doctor::examine_by(&client, Thresholds { slow_mean_ms: 1e9, ..STRICT }).await.unwrap();
-    for piece in
-        ["invalid", "doubles", "not used", "stale", "has no index", "running out", "in a transaction"]
-    {
+    for piece in [
+        "invalid",
+        "doubles",
+        "beginning of",
+        "not used",
+        "stale",
+        "has no index",
+        "running out",
+        "in a transaction",
+    ] {
         assert!(!has(&cured, piece), "{piece}: {:#?}", cured.problems);
     }
 }

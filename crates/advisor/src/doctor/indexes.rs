@@ -173,6 +173,45 @@ pub(super) async fn duplicates(client: &Client, found: &mut Examination) -> Resu
     Ok(())
 }
 
+/// Indexes whose columns are the first ones of another: what they serve, that one serves too.
+pub(super) async fn beginnings(client: &Client, found: &mut Examination) -> Result<(), AdvisorError> {
+    let rows = client
+        .query(
+            "SELECT a.indexrelid::pg_catalog.regclass::pg_catalog.text, b.indexrelid::pg_catalog.regclass::pg_catalog.text, \
+             COALESCE(pg_catalog.pg_relation_size(a.indexrelid), 0) \
+             FROM pg_catalog.pg_index a JOIN pg_catalog.pg_index b ON a.indrelid = b.indrelid \
+             AND b.indkey::pg_catalog.text LIKE a.indkey::pg_catalog.text || ' %' \
+             AND b.indclass::pg_catalog.text LIKE a.indclass::pg_catalog.text || ' %' \
+             AND b.indcollation::pg_catalog.text LIKE a.indcollation::pg_catalog.text || ' %' \
+             AND b.indoption::pg_catalog.text LIKE a.indoption::pg_catalog.text || ' %' \
+             JOIN pg_catalog.pg_class ac ON ac.oid = a.indexrelid JOIN pg_catalog.pg_class bc ON bc.oid = b.indexrelid \
+             JOIN pg_catalog.pg_am m ON m.oid = ac.relam AND m.oid = bc.relam AND m.amname = 'btree' \
+             JOIN pg_catalog.pg_namespace n ON n.oid = ac.relnamespace \
+             WHERE a.indisvalid AND b.indisvalid AND NOT a.indisunique AND n.nspname !~ '^pg_' \
+             AND a.indpred IS NULL AND b.indpred IS NULL AND a.indexprs IS NULL AND b.indexprs IS NULL \
+             AND a.indnkeyatts = a.indnatts \
+             AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k WHERE k.conindid = a.indexrelid) \
+             ORDER BY 3 DESC LIMIT $1",
+            &[&LISTED_MAX],
+        )
+        .await?;
+    for row in rows {
+        let (short, long, bytes): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
+        if found.doomed.contains(&long) || !found.doomed.insert(short.clone()) {
+            continue;
+        }
+        #[allow(clippy::cast_precision_loss)]
+        found.add(
+            Severity::Notice,
+            bytes as f64,
+            format!("index {short} is the beginning of {long}"),
+            format!("The longer one serves the same look-ups; {bytes} bytes are kept up at every write."),
+            format!("If the longer one is not much slower to read: DROP INDEX CONCURRENTLY {short};"),
+        );
+    }
+    Ok(())
+}
+
 /// Indexes no query has used since the statistics were reset.
 pub(super) async fn unused(client: &Client, found: &mut Examination) -> Result<(), AdvisorError> {
     let rows = client
