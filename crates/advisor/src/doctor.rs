@@ -96,6 +96,9 @@ pub struct Examination {
     /// Indexes that a problem already says to drop.
     #[serde(skip)]
     doomed: BTreeSet<String>,
+    /// Indexes that are to do the work of those.
+    #[serde(skip)]
+    relied_on: BTreeSet<String>,
     #[serde(skip)]
     thresholds: Thresholds,
 }

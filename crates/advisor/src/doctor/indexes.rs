@@ -161,6 +161,7 @@ pub(super) async fn duplicates(client: &Client, found: &mut Examination) -> Resu
         if found.doomed.contains(&kept) || !found.doomed.insert(double.clone()) {
             continue;
         }
+        found.relied_on.insert(kept.clone());
         #[allow(clippy::cast_precision_loss)]
         found.add(
             Severity::Warning,
@@ -200,6 +201,7 @@ pub(super) async fn beginnings(client: &Client, found: &mut Examination) -> Resu
         if found.doomed.contains(&long) || !found.doomed.insert(short.clone()) {
             continue;
         }
+        found.relied_on.insert(long.clone());
         #[allow(clippy::cast_precision_loss)]
         found.add(
             Severity::Notice,
@@ -228,7 +230,7 @@ pub(super) async fn unused(client: &Client, found: &mut Examination) -> Result<(
         .await?;
     for row in rows {
         let (index, bytes): (String, i64) = (row.get(0), row.get(1));
-        if found.doomed.contains(&index) {
+        if found.doomed.contains(&index) || found.relied_on.contains(&index) {
             continue;
         }
         #[allow(clippy::cast_precision_loss)]
