@@ -1,6 +1,7 @@
 //! Migrations: written as plain SQL, up and down, and run without locking anybody out.
 
 mod migrations;
+mod undo;
 mod watch;
 
 use std::time::{Duration, Instant};
@@ -52,7 +53,8 @@ impl Default for Patience {
 }
 
 /// Builds one index over a connection of its own, straight to PostgreSQL. A try that fails leaves nothing behind:
-/// its own invalid leftover is dropped, and nothing else. `progress` hears what is being done.
+/// its own invalid leftover is dropped, and nothing else; so is that of a build whose future is dropped, which
+/// blocks for it. `progress` hears what is being done.
 ///
 /// # Errors
 /// The name is taken, the build failed, or nobody let it have its lock; the error names who was in the way, and the
@@ -88,8 +90,10 @@ pub async fn build_with(
         ));
         let started = Instant::now();
         let watcher = watch::Watcher::start(url, &client).await;
+        let undo = undo::Undo::arm(url, &client, index, watcher.pid());
         let result =
             watch::while_running(client.batch_execute(&index.sql_up), &watcher, name, &progress).await;
+        undo.disarm();
         let build_ms = started.elapsed().as_secs_f64() * 1000.0;
         let error = match result {
             Ok(()) => match state(&client, index).await? {

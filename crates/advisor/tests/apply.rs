@@ -123,6 +123,34 @@ async fn a_build_that_fails_is_not_tried_again_and_leaves_nothing() {
     assert_eq!((tries.into_inner(), indexes(&client).await), (1, 0));
 }
 
+/// Waits until a build waits for old snapshots, and then evaluates `call` on its `pid`.
+async fn while_waiting(client: &Client, call: &str) {
+    let look = format!(
+        "SELECT {call} FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting for old snapshots%'"
+    );
+    let began = Instant::now();
+    while client.query_opt(&look, &[]).await.unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(30), "the build never waited");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_is_given_up_is_cancelled_and_leaves_nothing() {
+    let (_server, url, client) = started().await;
+    let _older = blocker(&url, false).await;
+    let building = tokio::spawn(async move {
+        let patience = Patience { lock_timeout_ms: 60_000, ..HASTE };
+        apply::build_with(&url, &index("shelf_7", false), patience, |_| {}).await
+    });
+    while_waiting(&client, "pid").await;
+    building.abort();
+    assert!(building.await.unwrap_err().is_cancelled());
+    assert_eq!(indexes(&client).await, 0);
+    let running = "SELECT count(*) FROM pg_stat_progress_create_index";
+    assert_eq!(client.query_one(running, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_cancelled_or_cut_off_midway_leaves_nothing() {
     let (_server, url, client) = started().await;
@@ -133,14 +161,7 @@ async fn a_build_cancelled_or_cut_off_midway_leaves_nothing() {
             let (url, patience) = (url.clone(), Patience { lock_timeout_ms: 60_000, ..HASTE });
             async move { apply::build_with(&url, &advice, patience, |_| {}).await }
         });
-        let end = format!(
-            "SELECT {how}(pid) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting for old snapshots%'"
-        );
-        let began = Instant::now();
-        while client.query_opt(&end, &[]).await.unwrap().is_none() {
-            assert!(began.elapsed() < Duration::from_secs(30), "the build never waited");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        while_waiting(&client, &format!("{how}(pid)")).await;
         let error = building.await.unwrap().unwrap_err().to_string();
         assert!(error.contains("not built"), "{error}");
         assert_eq!(indexes(&client).await, 0, "{how}: {error}");

@@ -27,6 +27,11 @@ impl Watcher {
         Watcher(open.await.ok())
     }
 
+    /// The backend that builds, where it could be asked for.
+    pub(super) fn pid(&self) -> Option<i32> {
+        self.0.as_ref().map(|(_, pid)| *pid)
+    }
+
     /// `building index: scanning table, 45 %`, while there is something to say.
     async fn look(&self) -> Option<String> {
         let (client, pid) = self.0.as_ref()?;
