@@ -137,11 +137,17 @@ pub struct Catalog {
     pub schemas: Vec<String>,
 }
 
+/// Rows and pages of a partitioned table are those of its partitions.
 const TABLES: &str = "
-SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.reltuples::pg_catalog.float8,
-       (CASE WHEN c.relkind = 'r' THEN pg_catalog.pg_relation_size(c.oid) / 8192 ELSE 0 END)::pg_catalog.int8,
+SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
+       (CASE WHEN c.relkind = 'r' THEN c.reltuples::pg_catalog.float8 ELSE p.tuples END),
+       (CASE WHEN c.relkind = 'r' THEN COALESCE(pg_catalog.pg_relation_size(c.oid), 0) ELSE p.bytes END / 8192)::pg_catalog.int8,
        c.relkind = 'p'
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN LATERAL (SELECT COALESCE(pg_catalog.sum(GREATEST(l.reltuples, 0)), 0)::pg_catalog.float8 AS tuples,
+                          COALESCE(pg_catalog.sum(pg_catalog.pg_relation_size(l.oid)), 0) AS bytes
+                   FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class l ON l.oid = t.relid
+                   WHERE t.isleaf) p ON c.relkind = 'p'
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
   AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 

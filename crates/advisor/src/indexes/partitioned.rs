@@ -10,10 +10,8 @@ use crate::quote;
 pub(super) fn remarks(catalog: &Catalog, observed: &[Observed]) -> Vec<String> {
     let mut said = BTreeSet::new();
     for used in observed.iter().flat_map(|statement| &statement.read.uses) {
-        let Some(table) = catalog.resolve(Some(&used.schema), &used.table).filter(|table| table.partitioned)
-        else {
-            continue;
-        };
+        let table = catalog.resolve(Some(&used.schema), &used.table);
+        let Some(table) = table.filter(|table| table.partitioned && !table.small()) else { continue };
         for column in used.equal.iter().chain(&used.joined) {
             let keys = [(column.clone(), false)];
             if !table.served(&keys, 1) && !table.unique_in(std::slice::from_ref(column)) {
