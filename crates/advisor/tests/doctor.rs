@@ -116,7 +116,7 @@ async fn every_planted_problem_is_listed_worst_first_with_its_remedy() {
         "invalid",
         "doubles",
         "beginning of",
-        "not used",
+        "public.idle",
         "stale",
         "has no index",
         "running out",
