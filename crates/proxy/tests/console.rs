@@ -114,7 +114,7 @@ async fn a_driver_of_the_extended_protocol_is_served() {
         assert_eq!(row.get::<_, Option<i64>>("query_p95_us"), None);
     }
     assert_eq!(client.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
-    let error = client.query("SELECT * FROM users", &[]).await.unwrap_err();
+    let error = client.query("SELECT * FROM orders", &[]).await.unwrap_err();
     assert_eq!(why(&error).0, "42601");
     assert_eq!(client.query("SHOW CONFIG", &[]).await.unwrap()[0].get::<_, &str>("key"), "listen");
     let mut client = client;
