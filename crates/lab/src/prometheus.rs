@@ -377,6 +377,14 @@ mod tests {
     }
 
     #[test]
+    fn what_it_says_on_its_way_out_is_told() {
+        let scrape = Duration::from_secs(1);
+        let options = Options { target: "127.0.0.1:1", rules: "groups: nonsense", scrape, outlives: false };
+        let error = Prometheus::start(&options).unwrap_err().to_string();
+        assert!(error.contains("ended at once") && error.contains("rules.yml"), "{error}");
+    }
+
+    #[test]
     fn the_configuration_names_its_target() {
         let text = configuration("127.0.0.1:9127", Duration::from_secs(2));
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();

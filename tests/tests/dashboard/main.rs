@@ -6,6 +6,7 @@ mod board;
 mod load;
 mod page;
 mod reference;
+mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -54,6 +55,7 @@ async fn every_panel_and_rule_fills_on_a_real_prometheus() {
         run.the_page_is_sound();
         run.faults.extend(reference::differences(&page::read(&run.page)));
         run.snapshot_agrees(&site);
+        run.faults.extend(truth::differences(&page::read(&run.page), &site));
     });
     assert!(run.faults.is_empty(), "{} faults:\n{}", run.faults.len(), run.faults.join("\n"));
 }

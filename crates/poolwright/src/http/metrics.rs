@@ -39,7 +39,7 @@ mod always {
     pub const REWRITES: &[&str] = &["active", "failed", "revoked"];
     /// Why a client is turned away.
     pub const REJECTIONS: &[&str] =
-        &["database", "limit", "password", "protocol", "server", "timeout", "user"];
+        &["database", "draining", "limit", "password", "protocol", "server", "timeout", "user"];
 }
 
 /// What one page leaves for the next.
