@@ -60,8 +60,6 @@ pub struct Client {
     pub(crate) number: u64,
     pub(crate) parses: u64,
     pub(crate) bound: Work,
-    /// Targets of the client's prepared `DEALLOCATE name` statements, by their own names.
-    pub(crate) deallocators: HashMap<Box<[u8]>, Box<[u8]>, FixedState>,
     /// What the bound statement deallocates.
     pub(crate) bound_target: Option<Box<[u8]>>,
     /// What the statement under way deallocates.
@@ -102,7 +100,6 @@ impl Client {
             number,
             parses: 0,
             bound: Work::default(),
-            deallocators: HashMap::default(),
             bound_target: None,
             target: None,
             parameters: own,
@@ -139,7 +136,6 @@ impl Client {
     /// Everything prepared is gone (DISCARD ALL, DEALLOCATE ALL).
     pub(crate) fn forget(&mut self) {
         self.named.clear();
-        self.deallocators.clear();
     }
 
     /// Takes whole frames from `input`: appends what goes to the server to `to_server` and what can
@@ -207,6 +203,12 @@ impl Client {
                 self.dropping = head.bytes;
                 continue;
             };
+            if server.name_in_doubt(head.kind, frame)
+                || self.drops_in_doubt(server, head.kind, frame, context)
+            {
+                server.doubtful = true;
+                return stop(at, Need::More);
+            }
             if let Err(fault) = self.forward(server, head.kind, frame, missing, to_server, context) {
                 return stop(at, Need::Fault(fault));
             }

@@ -2,52 +2,55 @@
 
 use wire::craft;
 
-use crate::{Client, Context, Server, StatementInfo, server::Expect};
+use crate::{
+    Client, Context, Server,
+    server::{Expect, Knowledge},
+};
 
 impl Client {
+    /// Whether a frame drops statements while it is not known yet which there are.
+    pub(crate) fn drops_in_doubt(
+        &self,
+        server: &Server,
+        kind: u8,
+        frame: &[u8],
+        context: &mut Context<'_>,
+    ) -> bool {
+        matches!(kind, b'E' | b'Q')
+            && server.names_in_doubt(usize::MAX).next().is_some()
+            && match kind {
+                b'E' => {
+                    self.bound.drops
+                        && server.queue.iter().any(|e| matches!(e, Expect::Sync | Expect::Query(_)))
+                }
+                _ => wire::cstr(wire::read::body(frame)).is_ok_and(|(sql, _)| {
+                    let info = context.inspect.statement(sql);
+                    info.deallocates || info.discards
+                }),
+            }
+    }
+
     /// A client's `DEALLOCATE name` works on its own names, which servers do not know: one of that name is made
-    /// for it, empty, just before. Gives another text when the name is one of ours.
-    pub(crate) fn tell_deallocated(
-        &mut self,
-        server: &mut Server,
-        to_server: &mut Vec<u8>,
-    ) -> Option<Vec<u8>> {
-        let name = self.target.take()?;
-        if !self.named.contains_key(&name) {
-            return ours(&name).then(|| deallocate_foreign(&name));
+    /// for it, empty, just before. One that is there by chance goes: ours, or left by a DEALLOCATE that failed. What
+    /// a client prepared in SQL stays, it is pinned then.
+    pub(crate) fn tell_deallocated(&mut self, server: &mut Server, to_server: &mut Vec<u8>) {
+        let Some(name) = self.target.take() else { return };
+        let own = self.named.contains_key(&name);
+        if !own && self.pin.is_some() && !ours(&name) {
+            return;
         }
         craft::close_statement(to_server, &name);
         self.expect(server, Expect::CloseInjected(u64::MAX));
-        craft::parse(to_server, &name, b"\0\0\0");
-        self.expect(server, Expect::ParseInjected(None));
-        if ours(&name) {
-            server.known.retain(|_, (_, _, statement)| *statement.name != *name);
-        }
-        self.target = Some(name);
-        None
-    }
-
-    /// Notes what a statement that is being prepared deallocates. Gives another tail when the client has no such
-    /// statement and the name is one of ours.
-    pub(crate) fn note_deallocator(
-        &mut self,
-        name: &[u8],
-        sql: &[u8],
-        types: &[u8],
-        info: StatementInfo,
-        context: &mut Context<'_>,
-    ) -> Option<Vec<u8>> {
-        if !info.deallocates {
-            if !self.deallocators.is_empty() {
-                self.deallocators.remove(name);
+        for (knowledge, _, statement) in server.known.values_mut() {
+            if *statement.name == *name {
+                *knowledge = Knowledge::Unsure;
             }
-            return None;
         }
-        let target = context.inspect.deallocated(sql)?;
-        let altered = (ours(&target) && !self.named.contains_key(target.as_slice()))
-            .then(|| [&deallocate_foreign(&target)[..], b"\0", types].concat());
-        self.deallocators.insert(name.into(), target.into());
-        altered
+        if own {
+            craft::parse(to_server, &name, b"\0\0\0");
+            self.expect(server, Expect::ParseInjected(None));
+            self.target = Some(name);
+        }
     }
 }
 
@@ -56,24 +59,5 @@ fn ours(name: &[u8]) -> bool {
     name.starts_with(b"pw_")
 }
 
-/// DEALLOCATE of a name that the client never prepared.
-fn deallocate_foreign(name: &[u8]) -> Vec<u8> {
-    let mut sql = b"DEALLOCATE \"".to_vec();
-    for byte in foreign(name) {
-        if byte == b'"' {
-            sql.push(byte);
-        }
-        sql.push(byte);
-    }
-    sql.push(b'"');
-    sql
-}
-
-/// A name the client never prepared: PostgreSQL shall say so, and shall not find ours by it.
-pub(crate) fn foreign(name: &[u8]) -> Vec<u8> {
-    let mut name = name.to_vec();
-    if ours(&name) {
-        name.push(b'?');
-    }
-    name
-}
+/// Stands on servers for every name that its client never prepared: none of them has it, and PostgreSQL says so.
+pub(crate) const NOBODYS: &[u8] = b"pw_?";

@@ -7,7 +7,7 @@ use wire::{Malformed, craft, cstr, read::body};
 use crate::{
     Client, Context, Fault, PinReason, Place, Server, StatementInfo,
     client::hash,
-    deallocate::foreign,
+    deallocate::NOBODYS,
     rewriting::Substitute,
     server::{Expect, Work},
 };
@@ -44,8 +44,7 @@ impl Client {
             b'E' => {
                 if self.bound.drops && !server.failed {
                     self.target = self.bound_target.clone();
-                    // A name of ours cannot be the target: Parse saw to that.
-                    let _own = self.tell_deallocated(server, to_server);
+                    self.tell_deallocated(server, to_server);
                     server.dropping = true;
                 }
                 to_server.extend_from_slice(frame);
@@ -111,11 +110,8 @@ impl Client {
         let drops = info.deallocates || info.discards;
         if info.deallocates {
             self.target = context.inspect.deallocated(sql).map(Vec::into_boxed_slice);
-            if let Some(sql) = self.tell_deallocated(server, to_server) {
-                craft::query(to_server, &sql);
-            } else {
-                to_server.extend_from_slice(frame);
-            }
+            self.tell_deallocated(server, to_server);
+            to_server.extend_from_slice(frame);
         } else {
             rewrite = self.rewrite_query(server, frame, info, to_server, context);
             if rewrite == 0 {
@@ -167,16 +163,15 @@ impl Client {
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
         let (name, tail) = cstr(body(frame)).map_err(|Malformed| Fault::Protocol)?;
-        let (sql, types) = cstr(tail).map_err(|Malformed| Fault::Protocol)?;
+        let (sql, _) = cstr(tail).map_err(|Malformed| Fault::Protocol)?;
         if name.is_empty() {
             let info = context.inspect.statement(sql);
             self.judge(info);
-            let altered = self.note_deallocator(name, sql, types, info, context);
-            let tail = altered.as_deref().unwrap_or(tail);
-            let substitute = self.substitute_of_text(server, tail, info, to_server, context);
-            if altered.is_some() {
-                craft::parse(to_server, b"", tail);
-            } else if substitute.is_none() {
+            let mut substitute = None;
+            if server.cannot_refuse() {
+                substitute = self.substitute_of_text(server, tail, info, to_server, context);
+            }
+            if substitute.is_none() {
                 to_server.extend_from_slice(frame);
             }
             if server.failed {
@@ -193,14 +188,11 @@ impl Client {
                 return Ok(());
             }
             server.unnamed = self.unnamed_serial;
-            self.expect(server, Expect::ParseUnnamed);
+            self.expect(server, Expect::ParseUnnamed { serial: self.unnamed_serial });
             return Ok(());
         }
-        let mut statement = context.statements.intern(tail, || context.inspect.statement(sql));
+        let statement = context.statements.intern(tail, || context.inspect.statement(sql));
         self.judge(statement.info);
-        if let Some(altered) = self.note_deallocator(name, sql, types, statement.info, context) {
-            statement = context.statements.intern(&altered, || statement.info);
-        }
         if server.failed {
             return Ok(());
         }
@@ -208,24 +200,24 @@ impl Client {
             // PostgreSQL itself says 42P05: the name is there already.
             server.ensure(&statement, usize::MAX, to_server);
             craft::parse(to_server, &statement.name, &statement.tail);
-            self.expect(server, Expect::ParseTwice { name: name.into() });
+            self.expect(server, Expect::Misnamed { name: name.into() });
             return Ok(());
         }
         if self.named.len() >= context.per_client {
             return Err(Fault::TooLarge);
         }
-        if server.status == b'E' && server.queue.is_empty() && !statement.info.control {
-            // The transaction is aborted: PostgreSQL itself says so.
-            craft::parse(to_server, &statement.name, &statement.tail);
-            self.expect(server, Expect::ParseTwice { name: name.into() });
-            return Ok(());
-        }
         self.named.insert(name.into(), Arc::clone(&statement));
         let known = server.known.get(&statement.id).map(|entry| entry.0);
-        if known.is_none() && self.substitute_of(server, &statement, to_server, context).is_some() {
+        let sure = server.cannot_refuse();
+        if known.is_none() && sure && self.substitute_of(server, &statement, to_server, context).is_some() {
             self.expect(server, Expect::LocalParse { name: name.into() });
-        } else if known.is_none() {
-            server.evict(context.per_server, to_server);
+        } else if known.is_none() || !sure {
+            if known.is_none() {
+                server.evict(context.per_server, to_server);
+            } else {
+                craft::close_statement(to_server, &statement.name);
+                self.expect(server, Expect::CloseInjected(u64::MAX));
+            }
             craft::parse(to_server, &statement.name, &statement.tail);
             server.learn(&statement);
             self.expect(server, Expect::ParseNamed { statement, name: name.into() });
@@ -268,8 +260,10 @@ impl Client {
             }
             statement.info
         } else {
-            craft::bind(to_server, portal, &foreign(name), tail, missing);
-            StatementInfo::default()
+            craft::bind(to_server, portal, NOBODYS, tail, missing);
+            self.bound = Work::default();
+            self.expect(server, Expect::Misnamed { name: name.into() });
+            return Ok(());
         };
         let offset = match info.offset {
             Place::Absent => None,
@@ -285,7 +279,14 @@ impl Client {
             rewrite,
             drops: info.deallocates || info.discards,
         };
-        self.bound_target = if info.deallocates { self.deallocators.get(name).cloned() } else { None };
+        self.bound_target = None;
+        if info.deallocates {
+            let prepared =
+                if name.is_empty() { Some(&*self.unnamed) } else { self.named.get(name).map(|s| &*s.tail) };
+            let target =
+                prepared.and_then(|p| cstr(p).ok()).and_then(|(sql, _)| context.inspect.deallocated(sql));
+            self.bound_target = target.map(Vec::into_boxed_slice);
+        }
         self.expect(server, Expect::Bind);
         Ok(())
     }
@@ -356,7 +357,9 @@ impl Client {
                 craft::describe_statement(to_server, &statement.name);
             }
         } else {
-            craft::describe_statement(to_server, &foreign(name));
+            craft::describe_statement(to_server, NOBODYS);
+            self.expect(server, Expect::Misnamed { name: name.into() });
+            return Ok(());
         }
         self.expect(server, owed);
         Ok(())

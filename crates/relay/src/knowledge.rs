@@ -30,9 +30,12 @@ impl Server {
                     client.named.insert(name, statement);
                 }
             }
-            Expect::ParseUnnamed => {
+            Expect::ParseUnnamed { serial } => {
                 self.unnamed = UNKNOWN;
-                if let Some(client) = client {
+                // Unless a later batch has prepared another already.
+                if let Some(client) = client
+                    && client.unnamed_serial == serial
+                {
                     client.unnamed_serial = 0;
                     client.unnamed_substitute = None;
                 }
@@ -45,9 +48,46 @@ impl Server {
                     entry.0 = Knowledge::Unsure;
                 }
             }
-            Expect::Execute(work) if work.drops => self.dropping = false,
+            Expect::Execute(work) if work.drops => {
+                self.dropping = false;
+                if let Some(client) = client {
+                    client.target = None;
+                }
+            }
             _ => {}
         }
+    }
+
+    /// No transaction is open that may be aborted, so far as is known: a Parse may be answered here.
+    pub(crate) fn cannot_refuse(&self) -> bool {
+        self.status == b'I' && !self.queue.iter().any(|e| matches!(e, Expect::Sync | Expect::Query(_)))
+    }
+
+    /// Whether a frame uses a statement's name whose Parse or Close went with an earlier batch and has no answer
+    /// yet: it may fail, and then the name means something else.
+    pub(crate) fn name_in_doubt(&self, kind: u8, frame: &[u8]) -> bool {
+        let Some(end) = self.queue.iter().rposition(|e| matches!(e, Expect::Sync | Expect::Query(_))) else {
+            return false;
+        };
+        let body = wire::read::body(frame);
+        let used = match kind {
+            b'P' => wire::cstr(body),
+            b'B' => wire::cstr(body).and_then(|(_, rest)| wire::cstr(rest)),
+            b'D' | b'C' => wire::cstr(body.strip_prefix(b"S").unwrap_or(b"\0")),
+            _ => return false,
+        };
+        let Ok((used, _)) = used else { return false };
+        !used.is_empty() && self.names_in_doubt(end).any(|name| *name == *used)
+    }
+
+    /// Names given or taken by the first `end` of what is owed.
+    pub(crate) fn names_in_doubt(&self, end: usize) -> impl Iterator<Item = &[u8]> {
+        self.queue.iter().take(end).filter_map(|expect| match expect {
+            Expect::ParseNamed { name, .. }
+            | Expect::LocalParse { name }
+            | Expect::LocalClose { name, .. } => Some(&**name),
+            _ => None,
+        })
     }
 
     pub(crate) fn unsure(&mut self, statement: &Arc<Statement>) {

@@ -43,6 +43,7 @@ impl Server {
     ) -> Received {
         let mut at = 0;
         let mut fault = None;
+        self.doubtful = false;
         while at < input.len() {
             let rest = &input[at..];
             if self.passing > 0 {
@@ -96,16 +97,13 @@ impl Server {
     /// An ErrorResponse goes to the client, in our words when a limit of ours was the cause or it names
     /// a statement by our name.
     fn pass_error(&mut self, frame: &[u8], to_client: &mut Vec<u8>) {
-        if let Some(name) = self.taken_name.take() {
-            let name = String::from_utf8_lossy(&name);
-            let message = format!("prepared statement \"{name}\" already exists");
-            let reply = craft::ErrorReply {
-                severity: "ERROR",
-                code: "42P05",
-                message: &message,
-                detail: None,
-                hint: None,
-            };
+        if let Some(name) = self.own_name.take() {
+            let (name, exists) = (String::from_utf8_lossy(&name), !missing_statement(frame));
+            let what = if exists { "already exists" } else { "does not exist" };
+            let message = format!("prepared statement \"{name}\" {what}");
+            let code = if exists { "42P05" } else { "26000" };
+            let reply =
+                craft::ErrorReply { severity: "ERROR", code, message: &message, detail: None, hint: None };
             return craft::error(to_client, &reply);
         }
         let cancelled = wire::error_field(read::body(frame), b'C') == Some(b"57014");
@@ -154,7 +152,7 @@ impl Server {
                     self.confirm(statement.id);
                     Ok(true)
                 }
-                Some(Expect::ParseUnnamed) => Ok(true),
+                Some(Expect::ParseUnnamed { .. }) => Ok(true),
                 Some(Expect::ParseInjected(statement)) => {
                     if let Some(statement) = statement {
                         self.confirm(statement.id);
@@ -207,7 +205,10 @@ impl Server {
     }
 
     fn confirm(&mut self, id: u64) {
-        if let Some(entry) = self.known.get_mut(&id) {
+        // What was closed behind it stays in doubt.
+        if let Some(entry) = self.known.get_mut(&id)
+            && matches!(entry.0, Knowledge::Parsing(_) | Knowledge::Trying)
+        {
             entry.0 = Knowledge::Known;
         }
     }
@@ -287,15 +288,12 @@ impl Server {
         if matches!(severity, Some(b"FATAL" | b"PANIC")) {
             self.dead = true;
         }
-        if let Some(client) = client.as_deref_mut() {
-            client.target = None;
-        }
         self.copy_in = false;
         self.rolled_back |= !matches!(self.queue.front(), Some(Expect::Injected(_)));
         match self.queue.front() {
             None => return true,
-            Some(Expect::ParseTwice { name }) if code == *b"42P05" => {
-                self.taken_name = Some(name.clone());
+            Some(Expect::Misnamed { name }) if matches!(&code, b"42P05" | b"26000") => {
+                self.own_name = Some(name.clone());
             }
             Some(Expect::Injected(own)) => {
                 let own = *own;
@@ -311,6 +309,11 @@ impl Server {
                 if self.falls_back(code) {
                     return false;
                 }
+                if let Some(client) = client
+                    && work.drops
+                {
+                    client.target = None;
+                }
                 self.suspect = 0;
                 self.finish(work, b"", Some(code), events, now_us);
                 self.error_seen = true;
@@ -319,10 +322,13 @@ impl Server {
             Some(Expect::Sync) => return true,
             Some(_) => {}
         }
-        let work = self.queue.iter().find_map(|e| if let Expect::Execute(w) = e { Some(*w) } else { None });
-        self.finish(work.unwrap_or_default(), b"", Some(code), events, now_us);
         let sync = self.queue.iter().position(|expect| matches!(expect, Expect::Sync));
         self.failed |= sync.is_none();
+        let work = self.queue.iter().take(sync.unwrap_or(usize::MAX)).find_map(|expect| match expect {
+            Expect::Execute(work) => Some(*work),
+            _ => None,
+        });
+        self.finish(work.unwrap_or_default(), b"", Some(code), events, now_us);
         let behind = self.queue.split_off(sync.unwrap_or(self.queue.len()));
         // Backwards: a name closed and prepared again is what it was before.
         for expect in std::mem::replace(&mut self.queue, behind).into_iter().rev() {
@@ -381,4 +387,9 @@ impl Server {
             _ => Err(Fault::Unexpected(b'Z')),
         }
     }
+}
+
+/// Whether an ErrorResponse says that a prepared statement is not there.
+fn missing_statement(frame: &[u8]) -> bool {
+    wire::error_field(read::body(frame), b'C') == Some(b"26000")
 }

@@ -278,10 +278,10 @@ impl Server {
         }
     }
 
-    /// Nothing may be sent to it before the next answer: a rewritten Query is under way, or prepared statements
-    /// are being dropped.
+    /// Nothing may be sent to it before the next answer: a rewritten Query is under way, prepared statements are
+    /// being dropped, or it is not known yet whether the next frame's statement is there.
     pub fn holds_back(&self) -> bool {
-        self.fallback.is_some() || self.dropping
+        self.fallback.is_some() || self.dropping || self.doubtful
     }
 
     /// An error came for a rewritten Query before any of its answer: its own will be sent.

@@ -40,9 +40,9 @@ pub(crate) enum Expect {
     /// ParseComplete for the client; the server will know the statement.
     ParseNamed { statement: Arc<Statement>, name: Box<[u8]> },
     /// ParseComplete for the client, unnamed statement.
-    ParseUnnamed,
-    /// The error that the client's name for a statement is taken already.
-    ParseTwice { name: Box<[u8]> },
+    ParseUnnamed { serial: u64 },
+    /// The error that a statement is there already, or is not there, by the client's name for it.
+    Misnamed { name: Box<[u8]> },
     /// ParseComplete to swallow; the server will know the statement (`None`: the unnamed one).
     ParseInjected(Option<Arc<Statement>>),
     /// Answered here, when its turn comes.
@@ -144,10 +144,12 @@ pub struct Server {
     pub(crate) dead: bool,
     /// What the client is told in place of the next 57014: a limit of ours cancelled the statement.
     pub cancelled_by: Option<String>,
+    /// A frame waits for the fate of a name that an earlier batch gave or took.
+    pub(crate) doubtful: bool,
     /// Statements are being dropped: nothing may be sent meanwhile.
     pub(crate) dropping: bool,
-    /// The client's name for what the next error calls by ours.
-    pub(crate) taken_name: Option<Box<[u8]>>,
+    /// The client's name for what the next error calls otherwise.
+    pub(crate) own_name: Option<Box<[u8]>>,
     /// The last transaction was rolled back, or failed.
     pub(crate) rolled_back: bool,
     /// It was at rest, outside a transaction, when the present frame came.
@@ -193,8 +195,9 @@ impl Server {
             restore_failed: false,
             dead: false,
             cancelled_by: None,
+            doubtful: false,
             dropping: false,
-            taken_name: None,
+            own_name: None,
             rolled_back: false,
             quiet: false,
             wanted: Vec::new(),
