@@ -1,20 +1,23 @@
 //! The file as serde sees it, and its way into `Settings`.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::time::Duration;
 
 use proxy::settings::{AuthMethod, Mode, PoolSettings, Rewrite, UserSettings};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::problem::{Problem, at, from_toml};
 use super::{Config, LISTEN, METRICS_LISTEN, listen_address, settings, units, url};
 
-/// A message and its place in the text.
-pub(super) struct Problem {
-    pub message: String,
-    pub help: Option<String>,
-    pub span: Option<Range<usize>>,
-}
+/// Most clients, servers of a pool, and prepared statements of a client or server, that may be asked for.
+const CLIENTS_MAX: u32 = 1_000_000;
+const SERVERS_MAX: u32 = 10_000;
+const STATEMENTS_MAX: u32 = 100_000;
+/// The longest time-out.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
+/// As long as a database's name may be in PostgreSQL (NAMEDATALEN - 1).
+const NAME_BYTES_MAX: usize = 63;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,10 +60,8 @@ struct Metrics {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct Console {
-    #[serde(default)]
-    admins: BTreeMap<String, Spanned<String>>,
-    #[serde(default)]
-    viewers: BTreeMap<String, Spanned<String>>,
+    admins: Option<Spanned<Users>>,
+    viewers: Option<Spanned<Users>>,
 }
 
 #[derive(Deserialize)]
@@ -76,26 +77,23 @@ struct Pool {
     lifetime: Option<Spanned<String>>,
     idle_in_transaction_timeout: Option<Spanned<String>>,
     mode: Option<Spanned<String>>,
-    statements_per_client: Option<usize>,
-    statements_per_server: Option<usize>,
-    #[serde(default)]
-    users: BTreeMap<String, Spanned<String>>,
+    statements_per_client: Option<Spanned<u32>>,
+    statements_per_server: Option<Spanned<u32>>,
+    users: Option<Spanned<Users>>,
 }
+
+type Users = BTreeMap<String, Spanned<String>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileRewrite {
     pool: Spanned<String>,
-    id: String,
+    id: Spanned<String>,
     original: String,
     replacement: String,
     rows: Spanned<String>,
     #[serde(default)]
     parameter_types: Vec<u32>,
-}
-
-fn at<T>(value: &Spanned<T>, message: impl Into<String>) -> Problem {
-    Problem { message: message.into(), help: None, span: Some(value.span()) }
 }
 
 type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -123,6 +121,13 @@ pub(super) fn parse(text: &str, variable: Variable<'_>) -> Result<Config, Proble
             Listen::Several(addresses) => addresses.clone(),
         },
     };
+    if addresses.is_empty() {
+        return Err(Problem {
+            message: "listen is an empty list: nobody could connect".to_owned(),
+            help: None,
+            span: file.listen.as_ref().map(Spanned::span),
+        });
+    }
     let mut listen = Vec::new();
     for address in &addresses {
         listen.push(listen_address(address).map_err(|error| Problem {
@@ -133,7 +138,7 @@ pub(super) fn parse(text: &str, variable: Variable<'_>) -> Result<Config, Proble
     }
     let mut settings = settings(listen, pools);
     if let Some(max) = &file.client_max {
-        settings.client_max = positive(max)?;
+        settings.client_max = number(max, 1, CLIENTS_MAX)?;
     }
     if let Some(workers) = &file.workers {
         if !(1..=64).contains(workers.as_ref()) {
@@ -141,7 +146,7 @@ pub(super) fn parse(text: &str, variable: Variable<'_>) -> Result<Config, Proble
         }
         settings.workers = *workers.as_ref();
     }
-    duration(&file.login_timeout, &mut settings.login_timeout)?;
+    span(&file.login_timeout, &mut settings.login_timeout)?;
     if let Some(method) = &file.auth.method {
         settings.auth = match method.as_ref().as_str() {
             "scram" | "scram-sha-256" => AuthMethod::Scram,
@@ -150,8 +155,15 @@ pub(super) fn parse(text: &str, variable: Variable<'_>) -> Result<Config, Proble
             _ => return Err(at(method, "method must be \"scram-sha-256\", \"md5\" or \"trust\"")),
         };
     }
-    settings.console.admins = users(&file.console.admins, variable)?;
-    settings.console.viewers = users(&file.console.viewers, variable)?;
+    for (pool, written) in settings.pools.iter().zip(file.pool.values()) {
+        if settings.auth != AuthMethod::Trust && pool.users.is_empty() && pool.server.password.is_empty() {
+            let text = "the URL has no password, and clients log in with it";
+            let help = Some("give one, or list [pool.NAME.users], or set [auth] method".to_owned());
+            return Err(Problem { help, ..at(&written.as_ref().server, text) });
+        }
+    }
+    settings.console.admins = users(file.console.admins.as_ref(), variable)?;
+    settings.console.viewers = users(file.console.viewers.as_ref(), variable)?;
     let metrics = match &file.metrics.listen {
         None => METRICS_LISTEN.parse().ok(),
         Some(text) if text.as_ref() == "off" => None,
@@ -163,15 +175,34 @@ pub(super) fn parse(text: &str, variable: Variable<'_>) -> Result<Config, Proble
     Ok(Config { settings, metrics })
 }
 
-fn positive(value: &Spanned<u32>) -> Result<u32, Problem> {
-    if *value.as_ref() == 0 { Err(at(value, "must be at least 1")) } else { Ok(*value.as_ref()) }
+fn number(value: &Spanned<u32>, least: u32, most: u32) -> Result<u32, Problem> {
+    let number = *value.as_ref();
+    if number < least {
+        Err(at(value, format!("must be at least {least}")))
+    } else if number > most {
+        Err(at(value, format!("must be at most {most}")))
+    } else {
+        Ok(number)
+    }
 }
 
-fn duration(value: &Option<Spanned<String>>, target: &mut std::time::Duration) -> Result<(), Problem> {
+fn duration(value: &Option<Spanned<String>>, target: &mut Duration) -> Result<(), Problem> {
     if let Some(value) = value {
         *target = units::duration(value.as_ref()).map_err(|message| at(value, message))?;
+        if *target > DURATION_MAX {
+            return Err(at(value, "must be at most \"365d\""));
+        }
     }
     Ok(())
+}
+
+/// As `duration`, where none cannot be meant.
+fn span(value: &Option<Spanned<String>>, target: &mut Duration) -> Result<(), Problem> {
+    duration(value, target)?;
+    match value {
+        Some(value) if target.is_zero() => Err(at(value, "must be longer than 0")),
+        _ => Ok(()),
+    }
 }
 
 fn pool(name: &str, whole: &Spanned<Pool>, variable: Variable<'_>) -> Result<PoolSettings, Problem> {
@@ -179,12 +210,16 @@ fn pool(name: &str, whole: &Spanned<Pool>, variable: Variable<'_>) -> Result<Poo
     if matches!(name, "poolwright" | "pgbouncer") {
         return Err(at(whole, format!("the pool name \"{name}\" is the console's")));
     }
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        let text = format!("a pool's name has 1 to {NAME_BYTES_MAX} bytes and no control characters");
+        return Err(at(whole, text));
+    }
     let address =
         units::expand(file.server.as_ref(), variable).map_err(|message| at(&file.server, message))?;
     let server = url::server_settings(&address).map_err(|message| at(&file.server, message))?;
     let mut pool = PoolSettings::new(name, server);
     if let Some(max) = &file.max {
-        pool.max = positive(max)?;
+        pool.max = number(max, 1, SERVERS_MAX)?;
         pool.min = pool.min.min(pool.max);
     }
     if let Some(min) = &file.min {
@@ -196,7 +231,7 @@ fn pool(name: &str, whole: &Spanned<Pool>, variable: Variable<'_>) -> Result<Poo
     duration(&file.idle_timeout, &mut pool.idle_timeout)?;
     duration(&file.query_timeout, &mut pool.query_timeout)?;
     duration(&file.acquire_timeout, &mut pool.acquire_timeout)?;
-    duration(&file.connect_timeout, &mut pool.server.connect_timeout)?;
+    span(&file.connect_timeout, &mut pool.server.connect_timeout)?;
     duration(&file.lifetime, &mut pool.lifetime)?;
     duration(&file.idle_in_transaction_timeout, &mut pool.idle_in_transaction_timeout)?;
     if let Some(mode) = &file.mode {
@@ -206,21 +241,31 @@ fn pool(name: &str, whole: &Spanned<Pool>, variable: Variable<'_>) -> Result<Poo
             _ => return Err(at(mode, "mode must be \"transaction\" or \"session\"")),
         };
     }
-    pool.statements_per_client = file.statements_per_client.unwrap_or(pool.statements_per_client);
-    pool.statements_per_server = file.statements_per_server.unwrap_or(pool.statements_per_server);
-    pool.users = users(&file.users, variable)?;
+    if let Some(limit) = &file.statements_per_client {
+        pool.statements_per_client = number(limit, 1, STATEMENTS_MAX)? as usize;
+    }
+    if let Some(limit) = &file.statements_per_server {
+        pool.statements_per_server = number(limit, 1, STATEMENTS_MAX)? as usize;
+    }
+    pool.users = users(file.users.as_ref(), variable)?;
     Ok(pool)
 }
 
-fn users(
-    file: &BTreeMap<String, Spanned<String>>,
-    variable: Variable<'_>,
-) -> Result<Vec<UserSettings>, Problem> {
-    let user = |(name, password): (&String, &Spanned<String>)| {
-        let password = units::expand(password.as_ref(), variable).map_err(|message| at(password, message))?;
+/// Leaving the list out means something else than an empty one, which nobody can mean.
+fn users(file: Option<&Spanned<Users>>, variable: Variable<'_>) -> Result<Vec<UserSettings>, Problem> {
+    let Some(file) = file else { return Ok(Vec::new()) };
+    if file.as_ref().is_empty() {
+        let help = Some("leave it out, or write NAME = \"password\"".to_owned());
+        return Err(Problem { help, ..at(file, "an empty list of users: nobody could log in") });
+    }
+    let user = |(name, text): (&String, &Spanned<String>)| {
+        let password = units::expand(text.as_ref(), variable).map_err(|message| at(text, message))?;
+        if password.is_empty() {
+            return Err(at(text, format!("user \"{name}\" has an empty password, which never logs in")));
+        }
         Ok(UserSettings { name: name.clone(), password })
     };
-    file.iter().map(user).collect()
+    file.as_ref().iter().map(user).collect()
 }
 
 fn add_rewrite(rewrite: &FileRewrite, pools: &mut [PoolSettings]) -> Result<(), Problem> {
@@ -232,8 +277,12 @@ fn add_rewrite(rewrite: &FileRewrite, pools: &mut [PoolSettings]) -> Result<(), 
     let Some(pool) = pools.iter_mut().find(|pool| pool.name == *rewrite.pool.as_ref()) else {
         return Err(at(&rewrite.pool, format!("there is no pool \"{}\"", rewrite.pool.as_ref())));
     };
+    let id = rewrite.id.as_ref();
+    if id.is_empty() || pool.rewrites.iter().any(|other| other.id == *id) {
+        return Err(at(&rewrite.id, format!("pool \"{}\" needs rewrites of different ids", pool.name)));
+    }
     pool.rewrites.push(Rewrite {
-        id: rewrite.id.clone(),
+        id: id.clone(),
         original: rewrite.original.clone(),
         replacement: rewrite.replacement.clone(),
         same_rows,
@@ -242,38 +291,10 @@ fn add_rewrite(rewrite: &FileRewrite, pools: &mut [PoolSettings]) -> Result<(), 
     Ok(())
 }
 
-/// Serde's message; for an unknown key the name that was probably meant.
-fn from_toml(error: &toml::de::Error) -> Problem {
-    let message = error.message().trim().to_owned();
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let help = message
-        .starts_with("unknown field")
-        .then(|| {
-            let unknown = quoted.next()?;
-            let nearest = quoted.min_by_key(|known| distance(unknown, known))?;
-            (distance(unknown, nearest) <= 3).then(|| format!("did you mean \"{nearest}\"?"))
-        })
-        .flatten();
-    let message = if message.starts_with("unknown field") {
-        format!("unknown key {}", message.split('`').nth(1).unwrap_or_default())
-    } else {
-        message
-    };
-    Problem { message, help, span: error.span() }
-}
-
-/// Levenshtein's, for short names.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, from) in left.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, to) in right.iter().enumerate() {
-            let substitute = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[right.len()]
+/// Keys that the parser takes in a table, from what it says to one it does not know. `text` is the file up to there.
+#[cfg(test)]
+pub(super) fn known_keys(text: &str) -> Vec<String> {
+    let error = toml::from_str::<File>(&format!("{text}\nnobody_has_this_key = 1\n")).err();
+    let message = error.map(|error| error.message().to_owned()).unwrap_or_default();
+    message.split('`').skip(3).step_by(2).map(str::to_owned).collect()
 }

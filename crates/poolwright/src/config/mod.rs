@@ -11,6 +11,7 @@ use thiserror::Error;
 
 mod file;
 mod masked;
+mod problem;
 mod units;
 mod url;
 

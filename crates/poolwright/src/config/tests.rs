@@ -67,3 +67,80 @@ fn a_url_needs_no_file() {
     assert_eq!(config.settings.listen[0].to_string(), LISTEN);
     assert!(from_url("postgres://bot@127.0.0.1/bot").is_err());
 }
+
+const REFERENCE: &str = include_str!("../../../../docs/configuration.md");
+
+/// The keys in the table under a heading of the reference.
+fn documented(heading: &str) -> Vec<&'static str> {
+    let section = REFERENCE.split("\n## ").find(|section| section.lines().next() == Some(heading)).unwrap();
+    section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect()
+}
+
+#[test]
+fn the_reference_has_every_key_that_the_parser_knows() {
+    let pool = "[pool.a]\nserver = \"\"";
+    for (heading, text) in [
+        ("`[pool.NAME]`", pool),
+        ("`[auth]`", "[auth]"),
+        ("`[console]`", "[console]"),
+        ("`[metrics]`", "[metrics]"),
+        ("`[[rewrite]]`", "[[rewrite]]"),
+    ] {
+        assert_eq!(documented(heading), file::known_keys(text), "{heading}");
+    }
+    let tables = ["auth", "pool", "rewrite", "metrics", "console"];
+    let mut top = file::known_keys("");
+    top.retain(|key| !tables.contains(&key.as_str()));
+    assert_eq!(documented("Top level"), top);
+}
+
+#[test]
+fn the_reference_tells_the_defaults() {
+    let whole = REFERENCE.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let variable = |name: &str| (name == "APP_PASSWORD").then(|| "s3cret".to_owned());
+    let whole = parse(whole, "reference", &variable).unwrap();
+    let bare = "[pool.app]\nserver = \"postgres://app:s3cret@db.internal:5432/app\"";
+    let bare = parse(bare, "bare", &variable).unwrap();
+    assert_eq!((whole.settings, whole.metrics), (bare.settings, bare.metrics));
+}
+
+#[test]
+fn nonsense_is_refused_where_it_stands() {
+    let pool = "[pool.a]\nserver = \"postgres://u:p@h/d\"\n";
+    let cases = [
+        ("max = \"ten\"", "the text \"ten\" stands where a whole number, not negative is wanted", "\"ten\""),
+        ("max = -1", "the number -1 stands where a whole number, not negative is wanted", "-1"),
+        ("max = 20000", "must be at most 10000", "20000"),
+        ("idle_timeout = 30", "the number 30 stands where text in quotation marks is wanted", "30"),
+        ("connect_timeout = \"0\"", "must be longer than 0", "\"0\""),
+        ("lifetime = \"366d\"", "must be at most \"365d\"", "\"366d\""),
+        ("mode = \"statement\"", "mode must be \"transaction\" or \"session\"", "\"statement\""),
+        ("statements_per_server = 0", "must be at least 1", "0"),
+        ("users = {}", "an empty list of users: nobody could log in", "{}"),
+        ("users = { a = \"\" }", "user \"a\" has an empty password, which never logs in", "\"\""),
+    ];
+    for (line, message, place) in cases {
+        let (told, _, span) = fault(&format!("{pool}{line}\n"));
+        assert_eq!((told.as_str(), span.as_str()), (message, place), "{line}");
+    }
+    let whole = |text: &str| fault(&format!("{text}\n{pool}")).0;
+    assert_eq!(whole("listen = []"), "listen is an empty list: nobody could connect");
+    assert_eq!(whole("listen = 6432"), "write \"IP:PORT\", or a list of such");
+    assert!(whole("listen = \"db:x\"").contains("is no address"));
+    assert_eq!(whole("workers = 65"), "workers must be between 1 and 64");
+    assert_eq!(whole("client_max = 0"), "must be at least 1");
+    assert_eq!(whole("login_timeout = \"0s\""), "must be longer than 0");
+    let server = |url: &str| fault(&format!("[pool.a]\nserver = \"{url}\"\n")).0;
+    assert!(server("postgres://u:p@h1,h2/d").contains("several hosts"));
+    assert!(server("postgres://u:p@h/d?sslmode=require").contains("TLS"));
+    assert!(server("postgres://u@h/d").contains("no password"));
+    assert!(server("mysql://u:p@h/d").contains("postgres://user:password@host"));
+    assert!(!server("postgres://u:verysecret@h:port/d").contains("verysecret"));
+    assert!(fault(&format!("{pool}{pool}")).0.contains("duplicate key"));
+    let rewrite =
+        "[[rewrite]]\npool = \"a\"\nid = \"q\"\noriginal = \"x\"\nreplacement = \"y\"\nrows = \"same\"\n";
+    assert!(fault(&format!("{pool}{rewrite}{rewrite}")).0.contains("different ids"));
+    let long = "n".repeat(64);
+    assert!(fault(&format!("[pool.{long}]\nserver = \"postgres://u:p@h/d\"\n")).0.contains("1 to 63 bytes"));
+    assert!(fault("[pool.pgbouncer]\nserver = \"postgres://u:p@h/d\"\n").0.contains("console"));
+}

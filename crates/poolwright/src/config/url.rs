@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proxy::settings::{ServerAddress, ServerSettings};
-use tokio_postgres::config::Host;
+use tokio_postgres::config::{Host, SslMode};
 
 /// One server from a connection URL. Connect time-out 5 s unless the URL has `connect_timeout`.
 ///
@@ -14,6 +14,14 @@ pub fn server_settings(text: &str) -> Result<ServerSettings, String> {
     let config: tokio_postgres::Config = text.parse().map_err(|error| {
         format!("not a PostgreSQL URL ({error}); write postgres://user:password@host:5432/database")
     })?;
+    if config.get_hosts().len() > 1 {
+        return Err("the URL names several hosts; a pool has one server".to_owned());
+    }
+    if config.get_ssl_mode() == SslMode::Require {
+        return Err(
+            "the URL demands TLS (sslmode), which connections to PostgreSQL do not have yet".to_owned()
+        );
+    }
     let port = config.get_ports().first().copied().unwrap_or(5432);
     let address = match config.get_hosts().first() {
         Some(Host::Tcp(host)) => ServerAddress::Tcp { host: host.clone(), port },

@@ -8,6 +8,7 @@
 //! It never touches PostgreSQL, so it answers while that is down; and it has places of its own, so it answers when
 //! the client limit is reached.
 
+mod columns;
 mod command;
 mod config;
 mod portal;

@@ -7,7 +7,6 @@ use wire::craft;
 
 use super::Complaint;
 use super::command::{Command, parse};
-use super::show;
 use super::table::{self, Column, Kind, Row};
 
 /// Statements, and portals, kept for one console.
@@ -16,7 +15,7 @@ const KEPT_MAX: usize = 64;
 /// Columns that a command answers with; `None`: a tag only.
 pub(super) fn columns(command: &Command) -> Option<&'static [Column]> {
     match command {
-        Command::Show(topic) => Some(show::columns(*topic)),
+        Command::Show(topic) => Some(super::columns::columns(*topic)),
         Command::One => Some(&[("?column?", Kind::Int4)]),
         Command::Version => Some(&[("version", Kind::Text)]),
         _ => None,

@@ -1,4 +1,4 @@
-//! What SHOW shows. Names of columns are PgBouncer's where they mean the same.
+//! What SHOW shows.
 
 use std::time::Duration;
 
@@ -6,120 +6,12 @@ use stats::{Histogram, PoolSnapshot, Snapshot};
 
 use super::command::Topic;
 use super::config;
-use super::table::{Cell, Column, Kind, Row};
+use super::table::{Cell, Row};
 use crate::login::Login;
 use crate::settings::{ServerAddress, Settings};
 
 /// Most fingerprints shown: those that took the most time.
 const FINGERPRINTS_SHOWN: usize = 100;
-
-/// The columns of a topic.
-pub(super) fn columns(topic: Topic) -> &'static [Column] {
-    use Kind::{Int4, Int8, Text};
-    match topic {
-        Topic::Help => &[("command", Text), ("does", Text)],
-        Topic::Version => &[("version", Text)],
-        Topic::Pools => &[
-            ("database", Text),
-            ("user", Text),
-            ("cl_active", Int4),
-            ("cl_waiting", Int4),
-            ("cl_idle", Int4),
-            ("sv_active", Int4),
-            ("sv_idle", Int4),
-            ("sv_idle_in_transaction", Int4),
-            ("sv_login", Int4),
-            ("sv_closing", Int4),
-            ("maxwait", Int4),
-            ("maxwait_us", Int4),
-            ("pool_mode", Text),
-            ("pool_size", Int4),
-            ("min_pool_size", Int4),
-        ],
-        Topic::Databases => &[
-            ("name", Text),
-            ("host", Text),
-            ("port", Int4),
-            ("database", Text),
-            ("force_user", Text),
-            ("pool_size", Int4),
-            ("min_pool_size", Int4),
-            ("pool_mode", Text),
-            ("current_connections", Int4),
-            ("paused", Int4),
-        ],
-        Topic::Clients => &[
-            ("type", Text),
-            ("user", Text),
-            ("database", Text),
-            ("state", Text),
-            ("addr", Text),
-            ("connected_s", Int8),
-            ("wait", Int4),
-            ("wait_us", Int4),
-            ("remote_pid", Int4),
-            ("application_name", Text),
-            ("pinned", Text),
-            ("id", Int4),
-        ],
-        Topic::Servers => &[
-            ("type", Text),
-            ("user", Text),
-            ("database", Text),
-            ("state", Text),
-            ("addr", Text),
-            ("held_us", Int8),
-            ("link", Int4),
-            ("remote_pid", Int4),
-            ("fingerprint", Text),
-        ],
-        Topic::Stats => &[
-            ("database", Text),
-            ("total_xact_count", Int8),
-            ("total_query_count", Int8),
-            ("total_received", Int8),
-            ("total_sent", Int8),
-            ("total_xact_time", Int8),
-            ("total_query_time", Int8),
-            ("total_wait_time", Int8),
-            ("errors", Int8),
-            ("rows", Int8),
-            ("acquire_timeouts", Int8),
-            ("exhausted_events", Int8),
-            ("query_p95_us", Int8),
-            ("query_p99_us", Int8),
-            ("wait_p95_us", Int8),
-        ],
-        Topic::Fingerprints => &[
-            ("database", Text),
-            ("fingerprint", Text),
-            ("command", Text),
-            ("calls", Int8),
-            ("errors", Int8),
-            ("rows", Int8),
-            ("total_us", Int8),
-            ("p50_us", Int8),
-            ("p95_us", Int8),
-            ("p99_us", Int8),
-            ("wait_p95_us", Int8),
-            ("query", Text),
-        ],
-        Topic::Rewrites => &[
-            ("database", Text),
-            ("id", Text),
-            ("rows", Text),
-            ("state", Text),
-            ("applied", Int8),
-            ("failures", Int8),
-            ("original", Text),
-            ("replacement", Text),
-        ],
-        Topic::Events => &[("unix_us", Int8), ("kind", Text), ("id", Text)],
-        Topic::Config => &[("key", Text), ("value", Text), ("default", Text), ("changeable", Text)],
-        Topic::Lists => &[("list", Text), ("items", Int8)],
-        Topic::State => &[("key", Text), ("value", Text)],
-    }
-}
 
 /// The rows of a topic, now.
 pub(super) fn rows(topic: Topic, login: &Login) -> Vec<Row> {
