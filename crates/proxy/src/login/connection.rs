@@ -149,3 +149,24 @@ fn length_at(bytes: &[u8], at: usize) -> usize {
         .and_then(|four| four.try_into().ok())
         .map_or(0, |four| u32::from_be_bytes(four) as usize)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tcp_sockets_send_at_once_and_notice_dead_peers() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        for stream in [stream, accepted] {
+            let Stream::Tcp(stream) = Stream::tcp(stream).unwrap() else { panic!("no TCP") };
+            let socket = SockRef::from(&stream);
+            assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), 5);
+        }
+    }
+}
