@@ -117,7 +117,7 @@ async fn the_worker_allocates_nothing_for_a_transaction() {
         let statement = client.prepare("SELECT $1::int8").await.unwrap();
         clients.push((client, statement));
     }
-    tokio::time::timeout(Duration::from_secs(60), async {
+    tokio::time::timeout(Duration::from_secs(120), async {
         window(&clients, 8 * TURNS).await;
         let worker = worker();
         let mut counts = Vec::new();
