@@ -37,6 +37,8 @@ pub struct Chart {
     pub level: Option<(f64, String)>,
     /// Dashed lines upright, with their labels.
     pub marks: Vec<(f64, String)>,
+    /// Points further apart than this are not joined: nothing is known of what lies between.
+    pub gap: Option<f64>,
     /// The lines.
     pub series: Vec<Series>,
 }
@@ -110,11 +112,27 @@ impl Chart {
         );
         self.grid(&mut out, &x, &y);
         for (number, series) in self.series.iter().enumerate() {
-            line(&mut out, series, number, &x, &y);
+            self.line(&mut out, series, number, &x, &y);
         }
         out.push_str("</svg>");
         self.legend(&mut out);
         out
+    }
+
+    fn line(&self, out: &mut String, series: &Series, number: usize, x: &Axis, y: &Axis) {
+        let points: Vec<(f64, f64)> =
+            series.points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
+        for piece in points.chunk_by(|a, b| self.gap.is_none_or(|gap| b.0 - a.0 <= gap)) {
+            let _ = write!(out, "<polyline class=\"s{number}\" points=\"");
+            for (px, py) in piece {
+                let _ = write!(out, "{:.1},{:.1} ", x.place(*px), y.place(*py));
+            }
+            if let [(px, py)] = piece {
+                // A point on its own shows as a short dash.
+                let _ = write!(out, "{:.1},{:.1}", x.place(*px) + 2.0, y.place(*py));
+            }
+            out.push_str("\"/>");
+        }
     }
 
     fn grid(&self, out: &mut String, x: &Axis, y: &Axis) {
@@ -180,14 +198,6 @@ impl Chart {
         }
         out.push_str("</p>");
     }
-}
-
-fn line(out: &mut String, series: &Series, number: usize, x: &Axis, y: &Axis) {
-    let _ = write!(out, "<polyline class=\"s{number}\" points=\"");
-    for (px, py) in series.points.iter().filter(|p| p.0.is_finite() && p.1.is_finite()) {
-        let _ = write!(out, "{:.1},{:.1} ", x.place(*px), y.place(*py));
-    }
-    out.push_str("\"/>");
 }
 
 /// A number in few characters: `1200` -> `1.2k`.

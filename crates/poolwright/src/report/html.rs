@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::chart::{Chart, Series};
-use super::evidence::Evidence;
+use super::evidence::{Evidence, PanelSeries};
 use super::model::{Check, Phase, PhaseName, Report, Run, SlowQuery};
 
 #[derive(Template)]
@@ -129,6 +129,12 @@ fn curve(evidence: &Evidence) -> Chart {
     }
 }
 
+/// How far apart a panel's points are where none is missing.
+fn step(panel: &PanelSeries) -> Option<f64> {
+    let steps = panel.lines.iter().flat_map(|line| line.points.windows(2)).map(|pair| pair[1].0 - pair[0].0);
+    steps.reduce(f64::min)
+}
+
 fn panels(evidence: &Evidence) -> Vec<(String, String)> {
     evidence
         .panels
@@ -139,6 +145,7 @@ fn panels(evidence: &Evidence) -> Vec<(String, String)> {
                 x_label: "seconds".into(),
                 y_label: panel.unit.clone(),
                 marks: marks(evidence),
+                gap: step(panel).map(|step| 1.5 * step),
                 series: panel
                     .lines
                     .iter()

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use super::evidence::{Distribution, Evidence, LatencyPoint};
+use super::evidence::{Distribution, Evidence, LatencyPoint, PanelLine, PanelSeries};
 use super::model::*;
 
 fn report() -> Report {
@@ -34,6 +34,29 @@ fn the_page_needs_no_other_file() {
     for outside in ["http://", "https://", "src=\"", "href="] {
         assert!(!page.contains(outside), "{outside}");
     }
+}
+
+#[test]
+fn panels_are_drawn_and_gaps_are_left_open() {
+    let line = |name: &str, points: &[(f64, f64)]| PanelLine { name: name.into(), points: points.to_vec() };
+    let panel = PanelSeries {
+        panel: "Query P95".into(),
+        unit: "s".into(),
+        lines: vec![
+            line("whole", &[(0.0, 1.0), (1.0, 2.0), (2.0, 3.0)]),
+            line("broken", &[(0.0, 1.0), (1.0, 2.0), (8.0, 3.0)]),
+        ],
+    };
+    let evidence = Evidence { panels: vec![panel], ..Evidence::default() };
+    let asked = Panel { panel: "Query P95".into(), unit: "s".into(), after: Some(0.25), ..Panel::default() };
+    let report = Report { prometheus: vec![asked], ..report() };
+    let page = super::html::render(&report, &evidence).unwrap();
+    let drawn = &page[page.find("<summary>Query P95").unwrap()..];
+    let drawn = &drawn[..drawn.find("</details>").unwrap()];
+    assert_eq!(drawn.matches("<polyline class=\"s0\"").count(), 1);
+    assert_eq!(drawn.matches("<polyline class=\"s1\"").count(), 2);
+    assert!(drawn.contains("broken</span>"));
+    assert!(page.contains("<td>0.25</td>"));
 }
 
 #[test]
