@@ -9,6 +9,8 @@ pub struct Pace {
     pub quick: bool,
     /// A run at the workload's own rate.
     pub own: Duration,
+    /// The same in the baseline: long enough to be a try of its search.
+    pub own_baseline: Duration,
     /// A run at the target's rate.
     pub target: Duration,
     /// One try of the search for the sustained rate.
@@ -29,10 +31,11 @@ impl Pace {
         Self {
             quick: false,
             own: Duration::from_secs(5),
+            own_baseline: Duration::from_secs(10),
             target: Duration::from_secs(21),
             search: Duration::from_secs(10),
             tries_baseline: 2,
-            tries_verify: 4,
+            tries_verify: 3,
             idle_timeout_ms: None,
             idle_before_ms: 10_000,
         }
@@ -43,6 +46,7 @@ impl Pace {
         Self {
             quick: true,
             own: Duration::from_secs(2),
+            own_baseline: Duration::from_secs(2),
             target: Duration::from_secs(4),
             search: Duration::from_secs(2),
             tries_baseline: 1,

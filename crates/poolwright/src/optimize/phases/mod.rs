@@ -40,7 +40,9 @@ pub struct Rates {
 pub async fn rates(session: &mut Session) -> Result<Rates, String> {
     let from_s = session.started.elapsed().as_secs_f64();
     let before = session.snapshot(false).await?;
-    let own = session.run(session.own_rate(), session.pace.own).await?;
+    let baseline = session.phase == PhaseName::Baseline;
+    let duration = if baseline { session.pace.own_baseline } else { session.pace.own };
+    let own = session.run(session.own_rate(), duration).await?;
     session.watched().await;
     let window_s = unix_s();
     let target = session.run(session.target_rate(), session.pace.target).await?;
