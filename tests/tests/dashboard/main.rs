@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod board;
+mod flood;
 mod load;
 mod page;
 mod reference;
