@@ -54,6 +54,16 @@ impl Client {
     }
 }
 
+impl Server {
+    /// Removes the empty statement that a failed DEALLOCATE left.
+    pub(crate) fn clear_litter(&mut self, to_server: &mut Vec<u8>) {
+        if let Some(name) = self.litter.take() {
+            craft::close_statement(to_server, &name);
+            self.push(Expect::CloseInjected(u64::MAX));
+        }
+    }
+}
+
 /// A name of the kind that statements have on servers.
 fn ours(name: &[u8]) -> bool {
     name.starts_with(b"pw_")

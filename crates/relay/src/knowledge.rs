@@ -51,10 +51,23 @@ impl Server {
             Expect::Execute(work) if work.drops => {
                 self.dropping = false;
                 if let Some(client) = client {
-                    client.target = None;
+                    self.litter = client.target.take();
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A statement was closed: it is gone, unless it has been told anew behind that.
+    pub(crate) fn closed(&mut self, id: u64) {
+        let told = self.queue.iter().any(|expect| match expect {
+            Expect::ParseNamed { statement, .. } | Expect::ParseInjected(Some(statement)) => {
+                statement.id == id
+            }
+            _ => false,
+        });
+        if !told && self.known.get(&id).is_some_and(|entry| entry.0 == Knowledge::Unsure) {
+            self.known.remove(&id);
         }
     }
 

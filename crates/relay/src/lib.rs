@@ -18,6 +18,7 @@ mod receive;
 mod rewriting;
 mod server;
 mod statements;
+mod values;
 
 pub use client::{Client, Context, Need, Step};
 pub use parameters::Parameters;

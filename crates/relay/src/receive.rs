@@ -167,10 +167,8 @@ impl Server {
             }
             (b'3', Some(Expect::CloseInjected(id))) => {
                 let id = *id;
-                if self.known.get(&id).is_some_and(|entry| entry.0 == Knowledge::Unsure) {
-                    self.known.remove(&id);
-                }
                 self.queue.pop_front();
+                self.closed(id);
                 Ok(false)
             }
             (b'T' | b'n', Some(Expect::Describe)) => {
@@ -312,7 +310,7 @@ impl Server {
                 if let Some(client) = client
                     && work.drops
                 {
-                    client.target = None;
+                    self.litter = client.target.take();
                 }
                 self.suspect = 0;
                 self.finish(work, b"", Some(code), events, now_us);

@@ -146,6 +146,8 @@ pub struct Server {
     pub cancelled_by: Option<String>,
     /// A frame waits for the fate of a name that an earlier batch gave or took.
     pub(crate) doubtful: bool,
+    /// A name made for a DEALLOCATE that then failed.
+    pub(crate) litter: Option<Box<[u8]>>,
     /// Statements are being dropped: nothing may be sent meanwhile.
     pub(crate) dropping: bool,
     /// The client's name for what the next error calls otherwise.
@@ -196,6 +198,7 @@ impl Server {
             dead: false,
             cancelled_by: None,
             doubtful: false,
+            litter: None,
             dropping: false,
             own_name: None,
             rolled_back: false,
