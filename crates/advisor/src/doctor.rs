@@ -67,7 +67,7 @@ pub struct Connections {
 /// One of the slowest statements of pg_stat_statements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Slow {
-    /// Normalised text, at most 500 characters.
+    /// Normalised text without literals, at most about 500 bytes.
     pub query: String,
     /// How often it ran.
     pub calls: i64,

@@ -5,6 +5,11 @@ use tokio_postgres::Client;
 use super::{Connections, Examination, Severity, Slow};
 use crate::AdvisorError;
 
+/// What stands for a text that the role may not see.
+const HIDDEN: &str = "<insufficient privilege>";
+/// Longest text of a statement that is planned, and that is shown.
+const TEXT_BYTES_MAX: usize = 64 << 10;
+const SHOWN_BYTES_MAX: usize = 500;
 /// Most statements that are listed as the slowest.
 const LISTED_MAX: usize = 5;
 /// Calls from which a statement is frequent.
@@ -179,19 +184,23 @@ pub(super) async fn slowest(client: &Client, found: &mut Examination) -> Result<
             &[],
         )
         .await?;
-    let text = |row: &tokio_postgres::Row| row.get::<_, Option<String>>(0).unwrap_or_default();
-    found.texts = rows.iter().map(|row| (text(row), row.get(1))).collect();
+    // pg_stat_statements keeps the literals of utility statements, passwords among them.
+    let text = |row: &tokio_postgres::Row, limit_bytes: usize| match row.get::<_, Option<String>>(0) {
+        Some(text) if text == HIDDEN => text,
+        text => fingerprint::normalize(text.unwrap_or_default().as_bytes(), limit_bytes),
+    };
+    found.texts = rows.iter().map(|row| (text(row, TEXT_BYTES_MAX), row.get(1))).collect();
     found.slowest = rows
         .iter()
         .take(LISTED_MAX)
         .map(|row| Slow {
-            query: text(row).chars().take(500).collect(),
+            query: text(row, SHOWN_BYTES_MAX),
             calls: row.get(1),
             mean_ms: row.get(2),
             total_ms: row.get(3),
         })
         .collect();
-    if found.slowest.iter().any(|slow| slow.query == "<insufficient privilege>") {
+    if found.slowest.iter().any(|slow| slow.query == HIDDEN) {
         found.skipped.push(
             "texts of other users' statements: this role may not see them (GRANT pg_monitor TO it shows them)"
                 .to_owned(),
