@@ -148,14 +148,16 @@ async fn it_runs_read_only_under_time_outs_and_waits_for_no_lock() {
         CREATE TABLE written (a int); \
         CREATE FUNCTION writes() RETURNS text LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.written VALUES (1); \
           RETURN 'written'; EXCEPTION WHEN read_only_sql_transaction THEN RETURN 'refused'; END $$; \
-        CREATE VIEW pg_stat_statements AS SELECT concat_ws(' ', current_setting('transaction_read_only'), \
-          current_setting('statement_timeout'), current_setting('lock_timeout'), \
+        CREATE VIEW pg_stat_statements AS SELECT concat_ws(' ', 'read_only_' || current_setting('transaction_read_only'), \
+          'in_' || current_setting('statement_timeout'), 'locks_' || current_setting('lock_timeout'), \
           current_setting('search_path'), public.writes()) AS query, 1::bigint AS calls, 1::float8 AS mean_exec_time, \
-          1::float8 AS total_exec_time, oid AS dbid FROM pg_database WHERE datname = current_database()";
+          1::float8 AS total_exec_time, oid AS dbid FROM pg_database WHERE datname = current_database() \
+        UNION ALL SELECT 'ALTER ROLE somebody PASSWORD ''geheim''', 1, 1, 0.5, oid FROM pg_database";
     client.batch_execute(view).await.unwrap();
     let found = doctor::examine(&client).await.unwrap();
     let told: Vec<&str> = found.slowest.iter().map(|slow| slow.query.as_str()).collect();
-    assert_eq!(told, ["on 5s 500ms pg_catalog refused"], "{found:#?}");
+    let expected = ["read_only_on in_5s locks_500ms pg_catalog refused", "ALTER ROLE somebody PASSWORD $1"];
+    assert_eq!(told, expected, "{found:#?}");
     let after = "SELECT current_setting('statement_timeout') || current_setting('transaction_read_only')";
     assert_eq!(client.query_one(after, &[]).await.unwrap().get::<_, String>(0), "0off", "nothing stays");
 
