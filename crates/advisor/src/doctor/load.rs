@@ -88,7 +88,7 @@ pub(super) async fn connections(client: &Client, found: &mut Examination) -> Res
         let severity = if share >= 0.95 { Severity::Critical } else { Severity::Warning };
         found.add(
             severity,
-            share * 100.0,
+            5e3 + share * 100.0,
             "connections are running out".to_owned(),
             format!("{total} of {usable} connections that PostgreSQL allows are taken, {idle} of them idle."),
             "Put a pooler in transaction mode between the application and PostgreSQL (poolwright serve URL)."
