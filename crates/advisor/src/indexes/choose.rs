@@ -23,6 +23,8 @@ const ENTRY_BYTE_COST: f64 = 1.0 / 64.0;
 const COST_MIN: f64 = 15.0;
 /// No statement may become dearer by more than this share.
 const REGRESSION_SHARE_MAX: f64 = 0.02;
+/// Most plans asked for; what was not priced by then is not advised.
+const PLANS_MAX: usize = 5_000;
 /// Most indexes advised in one go.
 const INDEXES_MAX: usize = 20;
 
@@ -47,6 +49,10 @@ struct Search<'a> {
     before: Vec<Option<Plan>>,
     now: Vec<f64>,
     chosen: Vec<Chosen>,
+    /// What was asked already and still holds: no index was chosen since on a table that bears on it.
+    priced: BTreeMap<Candidate, Option<(f64, Costs)>>,
+    /// Plans asked for so far.
+    plans: usize,
 }
 
 /// Picks indexes for the observed statements.
@@ -69,7 +75,16 @@ pub(super) async fn choose(
         });
     }
     let now = before.iter().map(|plan| plan.as_ref().map_or(0.0, |plan| plan.cost)).collect();
-    let mut search = Search { planner, catalog, observed, before, now, chosen: Vec::new() };
+    let mut search = Search {
+        planner,
+        catalog,
+        observed,
+        before,
+        now,
+        chosen: Vec::new(),
+        priced: BTreeMap::new(),
+        plans: 0,
+    };
     if !planner.supposes() {
         return search.without_supposing(&left);
     }
@@ -94,17 +109,22 @@ fn uses(statement: &Observed, candidate: &Candidate) -> bool {
 }
 
 impl Search<'_> {
-    async fn best(&self, left: &BTreeMap<Candidate, Vec<usize>>) -> Result<Option<Priced>, AdvisorError> {
+    async fn best(&mut self, left: &BTreeMap<Candidate, Vec<usize>>) -> Result<Option<Priced>, AdvisorError> {
         let mut best: Option<Priced> = None;
         for candidate in left.keys() {
             if self.chosen.iter().any(|chosen| candidate.prefix_of(&chosen.candidate)) {
                 continue;
             }
+            if !self.priced.contains_key(candidate) {
+                if self.plans >= PLANS_MAX {
+                    continue;
+                }
+                let asked = self.price(candidate).await?;
+                self.plans += asked.as_ref().map_or(0, |(_, costs)| costs.len());
+                self.priced.insert(candidate.clone(), asked);
+            }
+            let Some(Some((bytes, costs))) = self.priced.get(candidate).cloned() else { continue };
             let prefix = self.chosen.iter().find(|chosen| chosen.candidate.prefix_of(candidate));
-            let Some((bytes, costs)) = self.price(candidate, prefix.map(|chosen| &chosen.candidate)).await?
-            else {
-                continue;
-            };
             let share = self.share(candidate, prefix.is_some());
             let upkeep = self.upkeep(candidate) - prefix.map_or(0.0, |chosen| self.upkeep(&chosen.candidate));
             let Some(saved) = self.saved(&costs, share, upkeep) else { continue };
@@ -154,13 +174,9 @@ impl Search<'_> {
     }
 
     /// Costs of every statement on the candidate's table with it and all chosen so far (less its own prefix).
-    async fn price(
-        &self,
-        candidate: &Candidate,
-        without: Option<&Candidate>,
-    ) -> Result<Option<(f64, Costs)>, AdvisorError> {
+    async fn price(&self, candidate: &Candidate) -> Result<Option<(f64, Costs)>, AdvisorError> {
         self.planner.forget().await?;
-        for chosen in self.chosen.iter().filter(|chosen| Some(&chosen.candidate) != without) {
+        for chosen in self.chosen.iter().filter(|chosen| !chosen.candidate.prefix_of(candidate)) {
             self.planner.suppose(&chosen.candidate).await?;
         }
         let Some((_, bytes)) = self.planner.suppose(candidate).await? else { return Ok(None) };
@@ -192,6 +208,11 @@ impl Search<'_> {
     }
 
     fn take(&mut self, best: Priced) {
+        let observed = self.observed;
+        let together = |candidate: &Candidate| {
+            observed.iter().any(|statement| uses(statement, candidate) && uses(statement, &best.candidate))
+        };
+        self.priced.retain(|candidate, _| !together(candidate));
         self.chosen.retain(|chosen| !chosen.candidate.prefix_of(&best.candidate));
         for (place, cost) in &best.costs {
             self.now[*place] = *cost;
