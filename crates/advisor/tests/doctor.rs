@@ -156,7 +156,7 @@ async fn it_runs_read_only_under_time_outs_and_waits_for_no_lock() {
     client.batch_execute(view).await.unwrap();
     let found = doctor::examine(&client).await.unwrap();
     let told: Vec<&str> = found.slowest.iter().map(|slow| slow.query.as_str()).collect();
-    let expected = ["read_only_on in_5s locks_500ms pg_catalog refused", "ALTER ROLE somebody PASSWORD $1"];
+    let expected = ["read_only_on in_5s locks_500ms pg_catalog refused", "ALTER role somebody password $1"];
     assert_eq!(told, expected, "{found:#?}");
     let after = "SELECT current_setting('statement_timeout') || current_setting('transaction_read_only')";
     assert_eq!(client.query_one(after, &[]).await.unwrap().get::<_, String>(0), "0off", "nothing stays");

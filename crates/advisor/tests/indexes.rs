@@ -127,6 +127,8 @@ async fn include_partial_and_expression_indexes_where_the_planner_gains() {
     let covering = advised(&client, &[seen(sum, 1_000)]).await;
     assert_eq!(targets(&covering), ["public.boxes (shelf) INCLUDE (weight)"]);
     assert!(covering[0].plan_after.as_ref().unwrap().contains("Index Only Scan"));
+    let insert = seen("INSERT INTO boxes (key, shelf) VALUES ($1, $2)", 100);
+    assert_eq!(targets(&advised(&client, &[seen(sum, 1_000), insert]).await), ["public.boxes (shelf)"]);
 
     let pending = "SELECT label FROM boxes WHERE done IS NULL ORDER BY placed LIMIT $1";
     let open = "SELECT label FROM boxes WHERE open AND placed < $1";

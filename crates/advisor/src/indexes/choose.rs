@@ -19,6 +19,9 @@ const BESIDE_SHARE_MIN: f64 = 0.50;
 const ENTRY_COST: f64 = 1.0;
 /// The same for each byte of the entry: what is logged and, later, written.
 const ENTRY_BYTE_COST: f64 = 1.0 / 64.0;
+/// Rows written for each call on a table from which its pages are seldom all visible, as an answer from the index
+/// alone needs them.
+const STIRRED_SHARE_MIN: f64 = 0.05;
 /// Statements cheaper than this are left alone: the planner's units.
 const COST_MIN: f64 = 15.0;
 /// No statement may become dearer by more than this share.
@@ -115,6 +118,9 @@ impl Search<'_> {
             if self.chosen.iter().any(|chosen| candidate.prefix_of(&chosen.candidate)) {
                 continue;
             }
+            if !candidate.include.is_empty() && self.stirred(candidate) {
+                continue;
+            }
             if !self.priced.contains_key(candidate) {
                 if self.plans >= PLANS_MAX {
                     continue;
@@ -155,6 +161,17 @@ impl Search<'_> {
         let Some(table) = self.catalog.resolve(Some(&candidate.schema), &candidate.table) else { return 0.0 };
         let entry = ENTRY_COST + candidate.entry_bytes(table) * ENTRY_BYTE_COST;
         self.written(candidate) * entry
+    }
+
+    /// Whether the observed writes change the table too often for answers from an index alone.
+    fn stirred(&self, candidate: &Candidate) -> bool {
+        let written = self.observed.iter().filter(|statement| {
+            let write = statement.read.write.as_ref();
+            write.is_some_and(|w| w.table == candidate.table && w.schema == candidate.schema)
+        });
+        let calls = self.observed.iter().filter(|statement| uses(statement, candidate));
+        let (rows, calls): (f64, f64) = (written.map(|s| s.rows).sum(), calls.map(|s| s.calls).sum());
+        rows > calls * STIRRED_SHARE_MIN
     }
 
     /// Entries that the observed writes would make.

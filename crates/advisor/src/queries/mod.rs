@@ -40,7 +40,7 @@ const CALLS_MIN: u64 = 2;
 const PAGES_MIN: u64 = 5;
 /// Rows a call, on average or at most, from which an unlimited answer is a fault.
 const ROWS_MEAN_MIN: u64 = 100;
-const ROWS_MAX_MIN: u64 = 1_000;
+const ROWS_MAX_MIN: u64 = 300;
 /// Runs of one statement by one client.
 const RUNS_MIN: u64 = 3;
 /// Share of calls that must lie in runs.
