@@ -75,12 +75,15 @@ impl ClientPlaces {
     /// A place, or `None` when all are taken.
     #[must_use]
     pub fn take(self: &Arc<Self>) -> Option<ClientPermit> {
-        self.taken
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
-                (taken < self.max.load(Ordering::Acquire)).then(|| taken + 1)
-            })
-            .ok()
-            .map(|_| ClientPermit { places: Arc::clone(self) })
+        let mut taken = self.taken.load(Ordering::Acquire);
+        while taken < self.max.load(Ordering::Acquire) {
+            let one_more = taken + 1;
+            match self.taken.compare_exchange_weak(taken, one_more, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(ClientPermit { places: Arc::clone(self) }),
+                Err(now) => taken = now,
+            }
+        }
+        None
     }
 
     /// Clients now connected.

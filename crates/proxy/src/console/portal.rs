@@ -219,5 +219,5 @@ fn numbers(bytes: &[u8]) -> Option<(Vec<i16>, &[u8])> {
     let (count, rest) = bytes.split_first_chunk::<2>()?;
     let bytes = usize::from(u16::from_be_bytes(*count)) * 2;
     let (numbers, rest) = (rest.get(..bytes)?, rest.get(bytes..)?);
-    Some((numbers.chunks_exact(2).map(|two| i16::from_be_bytes([two[0], two[1]])).collect(), rest))
+    Some((numbers.as_chunks().0.iter().map(|two| i16::from_be_bytes(*two)).collect(), rest))
 }

@@ -185,8 +185,8 @@ impl Live {
     /// Whether Parse may declare these types (count and OIDs as on the wire).
     fn takes(&self, types: &[u8]) -> bool {
         let Some((count, oids)) = types.split_first_chunk::<2>() else { return false };
-        let declared = oids.chunks_exact(4).take(usize::from(u16::from_be_bytes(*count)));
-        let mut declared = declared.map(|oid| oid.iter().fold(0u32, |oid, byte| oid << 8 | u32::from(*byte)));
+        let declared = oids.as_chunks::<4>().0.iter().take(usize::from(u16::from_be_bytes(*count)));
+        let mut declared = declared.map(|oid| u32::from_be_bytes(*oid));
         let mut proven = self.settings.parameter_types.iter().copied();
         declared.all(|oid| {
             let expected = proven.next().unwrap_or(0);
