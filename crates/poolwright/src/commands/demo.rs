@@ -136,7 +136,11 @@ fn keep(beside: five::Beside, postgres: Throwaway) {
     }
     let pids: Vec<String> = pids.iter().rev().map(u32::to_string).collect();
     let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
-    output::note(&format!("End it with: kill -INT {}; rm -r {}", pids.join(" "), folders.join(" ")));
+    output::note(&format!(
+        "End it with: kill -INT {}; sleep 3; rm -rf {}",
+        pids.join(" "),
+        folders.join(" ")
+    ));
 }
 
 async fn start(args: &Args, progress: &Progress) -> Result<Throwaway, String> {
