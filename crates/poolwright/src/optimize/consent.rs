@@ -51,7 +51,8 @@ impl Request {
         lines.push(format!("  host       {}", self.host));
         lines.push(format!("  database   {}", self.database));
         lines.extend(self.statements.iter().map(|statement| format!("  statement  {statement}")));
-        lines.push(format!("  writes     about {}", size(self.bytes)));
+        let about = if self.bytes == 0 { "" } else { "about " };
+        lines.push(format!("  writes     {about}{}", size(self.bytes)));
         lines
     }
 

@@ -129,3 +129,59 @@ async fn mark_rewrites(session: &mut Session, findings: &mut [Finding]) -> Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const TWO: &str = "rate = 1
+[before]
+max = 2
+min = 1
+[[operation]]
+name = \"one\"
+weight = 1
+[[operation.statement]]
+sql = \"SELECT a FROM one\"
+[[operation.after]]
+fixes = \"repeated_reads\"
+sql = \"SELECT a FROM one LIMIT 1\"
+[[operation]]
+name = \"two\"
+weight = 1
+[[operation.statement]]
+sql = \"SELECT a FROM two\"
+[[operation.after]]
+fixes = \"repeated_reads\"
+sql = \"SELECT a FROM two LIMIT 1\"
+";
+
+    fn finding(sql: &str, kind: &str, accepted: bool) -> Finding {
+        let fingerprint = fingerprint::hex(fingerprint::scan(sql.as_bytes()).id);
+        let id = format!("{kind}-{fingerprint}");
+        Finding { id, kind: kind.into(), fingerprint, accepted, ..Finding::default() }
+    }
+
+    #[test]
+    fn only_a_fault_reported_on_the_operation_itself_is_repaired() {
+        let workload = Workload::parse(TWO).unwrap();
+        let reported = finding("SELECT a FROM one", "repeated_reads", true);
+        let (after, applied) = repaired(&workload, std::slice::from_ref(&reported));
+        assert_eq!((after.operations[0].after.len(), after.operations[1].after.len()), (1, 0));
+        assert_eq!(applied, BTreeSet::from([reported.id]));
+    }
+
+    #[test]
+    fn what_was_not_reported_or_not_agreed_to_is_not_repaired() {
+        let workload = Workload::parse(TWO).unwrap();
+        let other = finding("SELECT a FROM one", "n_plus_one", true);
+        let refused = finding("SELECT a FROM two", "repeated_reads", false);
+        for findings in [vec![], vec![other], vec![refused]] {
+            let (after, applied) = repaired(&workload, &findings);
+            assert!(
+                after.operations.iter().all(|operation| operation.after.is_empty()) && applied.is_empty()
+            );
+        }
+    }
+}
