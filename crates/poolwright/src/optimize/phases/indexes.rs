@@ -112,7 +112,12 @@ async fn one(
     }
     session.event("index", &advice.name).await?;
     session.progress.step("indexes", &format!("{}: timing its statements again", advice.name));
-    let after = time(session, &probes).await?;
+    let mut after = time(session, &probes).await?;
+    if after.zip(before).is_some_and(|(after, before)| after > before * build::HELPED_SHARE_MAX) {
+        // Something else may have been in the way: an index is not dropped on one look.
+        let again = time(session, &probes).await?;
+        after = after.zip(again).map(|(after, again)| after.min(again));
+    }
     index.kept = match (before, after) {
         (Some(before), Some(after)) => {
             index.reason.push_str(&format!(
