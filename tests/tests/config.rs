@@ -19,7 +19,8 @@ fn refused(file: &Path) -> String {
     });
     assert_eq!(told[0], told[1]);
     assert!(!told[0].contains("verysecret"), "{}", told[0]);
-    told[0].clone()
+    // Long lines are wrapped.
+    told[0].replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn bad(text: &str, parts: &[&str]) {
