@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wire::{Malformed, craft, cstr, read::body};
 
 use crate::{
-    Client, Context, Fault, PinReason, Place, Server, StatementInfo,
+    Client, Context, Fault, LOCAL_REPLIES_MAX, PinReason, Place, Server, StatementInfo,
     client::hash,
     deallocate::NOBODYS,
     rewriting::Substitute,
@@ -64,7 +64,7 @@ impl Client {
             }
             b'S' => {
                 to_server.extend_from_slice(frame);
-                if server.copy_in && server.copy_extended {
+                if server.copy_in {
                     // PostgreSQL ignores Sync during COPY (copyfromparse.c).
                     return Ok(());
                 }
@@ -135,7 +135,7 @@ impl Client {
             rewrite,
             drops,
         };
-        server.dropping = drops;
+        server.dropping = drops && !server.failed;
         self.expect(server, Expect::Query(work));
         Ok(())
     }
@@ -348,6 +348,9 @@ impl Client {
             server.unnamed = 0;
             to_server.extend_from_slice(frame);
         } else if kind == b'C' {
+            if server.queue.len() > LOCAL_REPLIES_MAX {
+                return Err(Fault::TooLarge);
+            }
             if !server.failed {
                 let statement = self.named.remove(name);
                 self.expect(server, Expect::LocalClose { name: name.into(), statement });

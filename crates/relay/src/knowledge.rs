@@ -8,7 +8,9 @@ use crate::{
 };
 
 /// Serial of an unnamed statement when nobody knows whose it is.
-const UNKNOWN: u64 = u64::MAX;
+pub(crate) const UNKNOWN: u64 = u64::MAX;
+/// Tick of a statement whose Close is under way.
+const CLOSING: u64 = u64::MAX;
 
 impl Server {
     /// The server will not do what `expect` stands for.
@@ -40,12 +42,16 @@ impl Server {
                     client.unnamed_substitute = None;
                 }
             }
-            Expect::ParseInjected(None) | Expect::Close | Expect::Query(_) => self.unnamed = UNKNOWN,
+            Expect::ParseInjected(None) | Expect::Close => self.unnamed = UNKNOWN,
+            Expect::Query(work) => {
+                self.unnamed = UNKNOWN;
+                self.dropping &= !work.drops;
+            }
             Expect::ParseInjected(Some(statement)) => self.unsure(&statement),
             Expect::CloseInjected(id) => {
                 self.unnamed = UNKNOWN;
                 if let Some(entry) = self.known.get_mut(&id) {
-                    entry.0 = Knowledge::Unsure;
+                    (entry.0, entry.1) = (Knowledge::Unsure, 0);
                 }
             }
             Expect::Execute(work) if work.drops => {
@@ -156,14 +162,16 @@ impl Server {
             let oldest = self
                 .known
                 .iter()
-                .filter(|(_, (knowledge, ..))| *knowledge == Knowledge::Known)
+                .filter(|(_, (knowledge, tick, _))| {
+                    matches!(knowledge, Knowledge::Known | Knowledge::Unsure) && *tick != CLOSING
+                })
                 .min_by_key(|(_, (_, tick, _))| *tick)
                 .map(|(id, (_, _, statement))| (*id, Arc::clone(statement)));
             let Some((id, statement)) = oldest else { return };
             wire::craft::close_statement(to_server, &statement.name);
             self.queue.push_back(Expect::CloseInjected(id));
             if let Some(entry) = self.known.get_mut(&id) {
-                entry.0 = Knowledge::Unsure;
+                (entry.0, entry.1) = (Knowledge::Unsure, CLOSING);
             }
         }
     }

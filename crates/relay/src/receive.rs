@@ -185,6 +185,7 @@ impl Server {
             }
             (b'C' | b'I' | b's', Some(Expect::Execute(work))) => {
                 let work = *work;
+                self.copying = false;
                 self.queue.pop_front();
                 self.finish(work, body, None, events, now_us);
                 self.discarded(client, body);
@@ -193,6 +194,7 @@ impl Server {
             (b'C' | b'I', Some(Expect::Query(work))) => {
                 let work = *work;
                 self.begins_well();
+                self.copy_ends();
                 self.finish(work, body, None, events, now_us);
                 self.error_seen = true;
                 self.discarded(client, body);
@@ -260,14 +262,24 @@ impl Server {
         self.copy_extended = matches!(self.queue.front(), Some(Expect::Execute(_)));
         let end = self.queue.iter().position(|e| matches!(e, Expect::CopyDone));
         self.copy_in = end.is_none();
+        self.copying = true;
+        let mut index = 0;
+        let end = end.unwrap_or(usize::MAX);
+        self.queue.retain(|expect| {
+            index += 1;
+            index > end || !matches!(expect, Expect::Sync)
+        });
         if self.copy_extended {
-            let mut index = 0;
-            let end = end.unwrap_or(usize::MAX);
-            self.queue.retain(|expect| {
-                index += 1;
-                index > end || !matches!(expect, Expect::Sync)
-            });
             self.batch_open = !self.queue.iter().any(|e| matches!(e, Expect::Sync));
+        }
+    }
+
+    /// A statement of a Query has ended. If it was a COPY, its end is not that of the next one.
+    fn copy_ends(&mut self) {
+        if std::mem::take(&mut self.copying)
+            && let Some(end) = self.queue.iter().position(|e| matches!(e, Expect::CopyDone))
+        {
+            self.queue.remove(end);
         }
     }
 
@@ -286,7 +298,7 @@ impl Server {
         if matches!(severity, Some(b"FATAL" | b"PANIC")) {
             self.dead = true;
         }
-        self.copy_in = false;
+        (self.copy_in, self.copying) = (false, false);
         self.rolled_back |= !matches!(self.queue.front(), Some(Expect::Injected(_)));
         match self.queue.front() {
             None => return true,
@@ -320,7 +332,8 @@ impl Server {
             Some(Expect::Sync) => return true,
             Some(_) => {}
         }
-        let sync = self.queue.iter().position(|expect| matches!(expect, Expect::Sync));
+        let ends = |expect: &Expect| matches!(expect, Expect::Sync | Expect::Injected(_));
+        let sync = self.queue.iter().position(ends);
         self.failed |= sync.is_none();
         let work = self.queue.iter().take(sync.unwrap_or(usize::MAX)).find_map(|expect| match expect {
             Expect::Execute(work) => Some(*work),

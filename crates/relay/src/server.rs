@@ -99,7 +99,7 @@ pub enum Unfinished {
         /// The COPY came by the extended protocol.
         extended: bool,
     },
-    /// An extended batch without its Sync: send Sync.
+    /// An extended batch without its Sync: undo it.
     Batch,
     /// A transaction is open: send ROLLBACK.
     Transaction,
@@ -119,6 +119,8 @@ pub struct Server {
     /// In COPY IN until the client's CopyDone or CopyFail.
     pub(crate) copy_in: bool,
     pub(crate) copy_extended: bool,
+    /// A COPY IN has begun and not ended.
+    pub(crate) copying: bool,
     /// Bytes of the frame being streamed to the server that are still to come.
     pub(crate) sending: usize,
     /// Bytes of the frame being streamed from the server that are still to come, and whether they
@@ -181,6 +183,7 @@ impl Server {
             failed: false,
             copy_in: false,
             copy_extended: false,
+            copying: false,
             sending: 0,
             passing: 0,
             pass_on: false,
@@ -236,6 +239,11 @@ impl Server {
         std::mem::take(&mut self.rolled_back)
     }
 
+    /// How many replies are owed.
+    pub fn owed(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Replies are owed.
     pub fn owes(&self) -> bool {
         !self.queue.is_empty()
@@ -282,16 +290,21 @@ impl Server {
         }
     }
 
+    /// A Query of ours drops the unnamed statement as any other does.
+    fn own_query(&mut self, sql: &[u8], own: Own, to_server: &mut Vec<u8>) {
+        wire::craft::query(to_server, sql);
+        self.unnamed = 0;
+        self.queue.push_back(Expect::Injected(own));
+    }
+
     /// Appends a Query of our own whose whole answer is swallowed.
     pub fn inject(&mut self, sql: &[u8], to_server: &mut Vec<u8>) {
-        wire::craft::query(to_server, sql);
-        self.queue.push_back(Expect::Injected(Own::Query));
+        self.own_query(sql, Own::Query, to_server);
     }
 
     /// Appends DISCARD ALL; behind its answer the session is as a fresh connection's. A failure is a fault.
     pub fn reset(&mut self, to_server: &mut Vec<u8>) {
-        wire::craft::query(to_server, b"DISCARD ALL");
-        self.queue.push_back(Expect::Injected(Own::Reset));
+        self.own_query(b"DISCARD ALL", Own::Reset, to_server);
     }
 
     /// A message is on its way in pieces, and some are missing: nothing else can be sent.
@@ -303,6 +316,22 @@ impl Server {
     pub fn inject_sync(&mut self, to_server: &mut Vec<u8>) {
         wire::craft::sync(to_server);
         self.push(Expect::Sync);
+        self.close_segment();
+    }
+
+    /// Appends what ends a batch that has no Sync, undone as PostgreSQL undoes it when its client leaves:
+    /// Execute of ROLLBACK, which ends an implicit transaction as well, and Sync; all answers are swallowed. While
+    /// replies are owed it only asks for them, for one may be the beginning of a COPY.
+    pub fn inject_rollback(&mut self, to_server: &mut Vec<u8>) {
+        if self.owes() {
+            return wire::craft::flush(to_server);
+        }
+        wire::craft::parse(to_server, b"", b"ROLLBACK\0\0\0");
+        wire::craft::bind(to_server, b"", b"", &[0; 6], 0);
+        wire::craft::frame(to_server, b'E', |body| body.extend_from_slice(&[0; 5]));
+        wire::craft::sync(to_server);
+        self.unnamed = crate::knowledge::UNKNOWN;
+        self.queue.push_back(Expect::Injected(Own::Query));
         self.close_segment();
     }
 
@@ -327,8 +356,7 @@ impl Server {
         }
         match self.differs.restore_sql(&client.parameters, &self.reported) {
             Some(sql) => {
-                wire::craft::query(to_server, &sql);
-                self.queue.push_back(Expect::Injected(Own::Restore));
+                self.own_query(&sql, Own::Restore, to_server);
             }
             None => self.differs = client.parameters.clone(),
         }

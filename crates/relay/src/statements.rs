@@ -7,6 +7,9 @@ use hashbrown::HashMap;
 
 use crate::{StatementInfo, rewriting::Substitutes};
 
+/// Texts below which none is forgotten.
+const TRIM_MIN: usize = 1_024;
+
 /// One statement text with its parameter types.
 #[derive(Debug)]
 pub struct Statement {
@@ -25,6 +28,8 @@ pub struct Statement {
 pub struct Statements {
     by_tail: HashMap<Box<[u8]>, Arc<Statement>, FixedState>,
     next: u64,
+    /// Texts at which those that nobody knows any more are looked for.
+    trim_at: usize,
     pub(crate) substitutes: Substitutes,
 }
 
@@ -33,6 +38,10 @@ impl Statements {
     pub fn intern(&mut self, tail: &[u8], info: impl FnOnce() -> StatementInfo) -> Arc<Statement> {
         if let Some(known) = self.by_tail.get(tail) {
             return Arc::clone(known);
+        }
+        if self.by_tail.len() >= self.trim_at {
+            self.trim(0);
+            self.trim_at = TRIM_MIN.max(2 * self.by_tail.len());
         }
         let statement = Arc::new(self.number(tail, info()));
         self.by_tail.insert(tail.into(), Arc::clone(&statement));

@@ -224,7 +224,12 @@ impl State {
         let Some(client) = server.client else { return };
         let query_us = micros(pool.settings.query_timeout);
         let idle_us = micros(pool.settings.idle_in_transaction_timeout);
-        if let Some((_, since_us, exempt)) = server.session.running()
+        let running = server.session.running();
+        if running.is_none_or(|(_, since_us, _)| server.cancelled_us.is_some_and(|at_us| since_us > at_us)) {
+            // The one that was cancelled has ended.
+            server.cancelled_us = None;
+        }
+        if let Some((_, since_us, exempt)) = running
             && query_us > 0
             && !exempt
             && server.cancelled_us.is_none()
@@ -239,8 +244,6 @@ impl State {
                 server.key.clone(),
                 cancel::Guard::new(&server.guard, &self.waker),
             );
-        } else if server.session.running().is_none() {
-            server.cancelled_us = None;
         }
         // PostgreSQL heeds no cancel while it waits for its answer to be taken.
         if server.unread

@@ -58,7 +58,8 @@ impl State {
                 return self.flush_server(server_at);
             }
             Unfinished::Batch => {
-                server.session.inject_sync(&mut server.out);
+                client.abandoned = true;
+                server.session.inject_rollback(&mut server.out);
                 return self.flush_server(server_at);
             }
             Unfinished::Transaction => {

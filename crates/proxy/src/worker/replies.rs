@@ -15,7 +15,7 @@ impl State {
             if let Some(client) = client
                 && self.clients[client].as_ref().is_some_and(|c| c.unread)
             {
-                self.read_client(client, false);
+                self.read_client(client, true);
             }
         }
         if readable && self.servers.get(at).is_some_and(Option::is_some) {
@@ -112,6 +112,9 @@ impl State {
         };
         self.flush_client(c);
         let Some(client) = self.clients[c].as_ref() else { return };
+        if client.unread {
+            self.todo.push_back(c);
+        }
         let more = held_back && !client.held.is_empty();
         if client.leaving && !more {
             self.finish_leaving(c);

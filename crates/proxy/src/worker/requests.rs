@@ -5,50 +5,67 @@ use std::io::ErrorKind;
 use pool::Acquired;
 use relay::{Context, Need};
 
-use super::state::{Client, HELD_BYTES, Phase, State, UNSENT_BYTES};
+use super::state::{Client, HELD_BYTES, OWED_MAX, Phase, State, UNSENT_BYTES};
 
 impl State {
     /// Works off clients that can go on.
     pub(super) fn run(&mut self) {
         while let Some(at) = self.todo.pop_front() {
             self.pump(at);
-            let unread = |c: &Client| c.unread && !matches!(c.phase, Phase::Waiting(_));
-            if self.clients[at].as_deref().is_some_and(unread) {
-                self.read_client(at, false);
-            }
+            self.resume(at);
+        }
+    }
+
+    /// Reads on, on both sides, where reading was paused and may go on. An edge that came meanwhile is spent, the
+    /// end of the stream included: so both are read to the end.
+    fn resume(&mut self, at: usize) {
+        let unread = |c: &Client| c.unread && !matches!(c.phase, Phase::Waiting(_));
+        if self.clients[at].as_deref().is_some_and(unread) {
+            self.read_client(at, true);
+        }
+        if let Some(Phase::Linked(server)) = self.clients[at].as_deref().map(|client| client.phase)
+            && self.servers[server].as_ref().is_some_and(|server| server.unread)
+        {
+            self.read_server(server, true);
+        }
+    }
+
+    /// Whether nothing more is read from a client for now.
+    fn paused(&self, client: &Client) -> bool {
+        match client.phase {
+            Phase::Waiting(_) => client.held.len() > HELD_BYTES,
+            _ if client.out.len() > UNSENT_BYTES => true,
+            Phase::Idle => false,
+            Phase::Linked(server) => self.servers[server].as_ref().is_some_and(|server| {
+                server.out.len() > UNSENT_BYTES
+                    || server.session.owed() > OWED_MAX
+                    || server.session.holds_back() && client.held.len() > HELD_BYTES
+            }),
         }
     }
 
     pub(super) fn client_event(&mut self, at: usize, readable: bool, writable: bool, closing: bool) {
+        if self.clients.get(at).is_none() {
+            return;
+        }
         if writable {
             self.flush_client(at);
-            if let Some(Phase::Linked(server)) =
-                self.clients.get(at).and_then(|c| c.as_ref()).map(|c| c.phase)
-                && self.servers[server].as_ref().is_some_and(|s| s.unread)
-            {
-                self.read_server(server, false);
-            }
+            self.resume(at);
         }
-        if readable && self.clients.get(at).is_some_and(Option::is_some) {
+        if readable && self.clients[at].is_some() {
             self.read_client(at, closing);
         }
     }
 
     pub(super) fn read_client(&mut self, at: usize, closing: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        while let Some(client) = self.clients[at].as_mut() {
-            let blocked = match client.phase {
-                Phase::Idle => false,
-                Phase::Waiting(_) => client.held.len() > HELD_BYTES,
-                Phase::Linked(server) => {
-                    self.servers[server].as_ref().is_some_and(|s| s.out.len() > UNSENT_BYTES)
-                }
-            };
-            if blocked {
-                client.unread = true;
+        while let Some(client) = self.clients[at].as_deref() {
+            let paused = self.paused(client);
+            let Some(client) = self.clients[at].as_mut() else { break };
+            client.unread = paused;
+            if paused {
                 break;
             }
-            client.unread = false;
             let Some(socket) = client.socket.as_mut() else { break };
             match socket.read(&mut scratch) {
                 Ok(0) => {
@@ -165,7 +182,8 @@ impl State {
             }
         }
         let Some(client) = self.clients[at].as_ref() else { return };
-        if answered || client.session.flush {
+        // Paused for this, nobody else would send it.
+        if answered || client.session.flush || client.out.len() > UNSENT_BYTES {
             self.flush_client(at);
         }
         if self.clients[at].as_ref().is_some_and(|c| c.leaving) {
