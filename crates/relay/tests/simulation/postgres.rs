@@ -256,7 +256,7 @@ impl Postgres {
             self.prepared.remove(name);
             self.tag(b"DEALLOCATE");
         } else if let Some(value) = text.strip_prefix(b"SELECT ") {
-            self.select(value, extended);
+            self.select(value.trim_ascii(), extended);
         } else {
             self.done.push(text.to_vec());
             self.tag(b"INSERT 0 1");
