@@ -194,3 +194,17 @@ fn links_and_scripts_in_the_documents_exist() {
         }
     }
 }
+
+/// A source file may be named by the end of its path, as in `worker/replies.rs`.
+#[test]
+fn source_files_in_the_documents_exist() {
+    let sources: Vec<String> = with(".rs").into_iter().map(|(name, _)| format!("/{name}")).collect();
+    for (name, text) in with(".md") {
+        for span in text.split('`').skip(1).step_by(2) {
+            if span.ends_with(".rs") && !span.contains(['{', ' ', '*']) {
+                let there = sources.iter().any(|source| source.ends_with(&format!("/{span}")));
+                assert!(there, "{name} names {span}, which is not there");
+            }
+        }
+    }
+}
