@@ -226,3 +226,19 @@ pub enum CancelTarget {
     /// Nothing runs for that key.
     Nothing,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_told_from_what_will_not() {
+        let permanent = |code: &[u8; 5]| ConnectFault::new(code, "").is_permanent();
+        for code in [b"28P01", b"28000", b"3D000", b"42501", b"08P01", b"0A000"] {
+            assert!(permanent(code));
+        }
+        for code in [b"08001", b"08006", b"57P03", b"57P01", b"53300", b"53200", b"58000", b"XX000"] {
+            assert!(!permanent(code));
+        }
+    }
+}

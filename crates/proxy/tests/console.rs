@@ -292,3 +292,29 @@ async fn reload_and_shutdown_are_the_programs() {
     admin.simple_query("SHUTDOWN").await.unwrap();
     assert_eq!(program.await.unwrap(), [true, false]);
 }
+
+/// The reference's column "live" for a key of SHOW CONFIG.
+fn documented_live(key: &str) -> bool {
+    let reference = include_str!("../../../docs/configuration.md");
+    let (heading, name) = match key.split('.').collect::<Vec<_>>()[..] {
+        ["pool", _, name] => ("`[pool.NAME]`", name),
+        ["auth", name] => ("`[auth]`", name),
+        ["console", name] => ("`[console]`", name),
+        [name] => ("Top level", name),
+        _ => panic!("{key} is in no section"),
+    };
+    let section = reference.split("\n## ").find(|section| section.lines().next() == Some(heading)).unwrap();
+    let row = section.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).expect(key);
+    row.split(" | ").nth(3) == Some("yes")
+}
+
+#[tokio::test]
+async fn the_reference_says_of_each_key_whether_a_reload_may_change_it() {
+    let proxy = site(pool(server_at(1)), AuthMethod::Scram).await;
+    let rows = show(&admin(&proxy).await, "SHOW CONFIG").await;
+    assert!(rows.len() > 15);
+    for row in rows {
+        let key = value(&row, "key");
+        assert_eq!(value(&row, "changeable") == "yes", documented_live(key), "{key}");
+    }
+}
