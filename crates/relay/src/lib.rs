@@ -19,6 +19,7 @@ mod rewriting;
 mod server;
 mod statements;
 mod values;
+mod wording;
 
 pub use client::{Client, Context, Need, Step};
 pub use parameters::Parameters;
