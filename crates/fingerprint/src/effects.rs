@@ -5,7 +5,7 @@
 pub struct Effects(pub u16);
 
 impl Effects {
-    /// SET that outlasts the transaction (not SET LOCAL, SET TRANSACTION or SET CONSTRAINTS), and RESET.
+    /// SET that outlasts the transaction (not SET LOCAL, SET TRANSACTION or SET CONSTRAINTS), and RESET of one.
     pub const SET_SESSION: Self = Self(1);
     /// A call of `set_config`.
     pub const SET_CONFIG: Self = Self(1 << 1);
@@ -31,6 +31,8 @@ impl Effects {
     pub const TIMEOUT_EXEMPT: Self = Self(1 << 11);
     /// SET LOCAL, alone in its text or among others.
     pub const SET_LOCAL: Self = Self(1 << 12);
+    /// RESET ALL.
+    pub const RESET_ALL: Self = Self(1 << 13);
 
     /// No effect.
     pub const fn empty() -> Self {

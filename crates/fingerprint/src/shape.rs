@@ -320,6 +320,12 @@ impl<'a> Scan<'a> {
                 self.drop(Effects::DEALLOCATE_ONE);
                 self.effects |= Effects::DEALLOCATE_ALL;
             }
+            Some(Command::Reset) if second && is(word, "ALL") => {
+                if !self.set_before {
+                    self.drop(Effects::SET_SESSION);
+                }
+                self.effects |= Effects::RESET_ALL;
+            }
             Some(Command::Discard) if second && is(word, "ALL") => self.effects |= Effects::DISCARD_ALL,
             Some(Command::Declare) if is(word, "HOLD") && is(self.last, "WITH") => {
                 self.effects |= Effects::HOLD_CURSOR;

@@ -10,8 +10,19 @@ use crate::worker::Workers;
 /// has been sent.
 pub(crate) async fn deliver(workers: &Workers, key: CancelKey) {
     let CancelTarget::Server { settings, key, guard } = workers.cancel(key) else { return };
+    let limit = settings.connect_timeout.max(Duration::from_secs(1));
+    let mut connection = match tokio::time::timeout(limit, server::dial(&settings.address)).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(fault)) => {
+            tracing::warn!("a cancel request was not delivered: {fault}");
+            return guard.delivered();
+        }
+        Err(_elapsed) => {
+            tracing::warn!("a cancel request was not delivered: {} does not answer", settings.address);
+            return guard.delivered();
+        }
+    };
     let send = async {
-        let mut connection = server::dial(&settings.address).await?;
         let length = u32::try_from(12 + key.secret.len()).unwrap_or(0);
         let mut packet = length.to_be_bytes().to_vec();
         packet.extend_from_slice(&80_877_102_u32.to_be_bytes());
@@ -20,12 +31,10 @@ pub(crate) async fn deliver(workers: &Workers, key: CancelKey) {
         if connection.send(&packet).await.is_ok() {
             connection.closed().await;
         }
-        Ok::<(), crate::ConnectFault>(())
     };
-    match tokio::time::timeout(settings.connect_timeout.max(Duration::from_secs(1)), send).await {
-        Ok(Ok(())) => {}
-        Ok(Err(fault)) => tracing::warn!("a cancel request was not delivered: {fault}"),
+    match tokio::time::timeout(limit, send).await {
+        Ok(()) => guard.delivered(),
+        // Dropped, the guard has the server closed: the signal may still come.
         Err(_elapsed) => tracing::warn!("a cancel request to {} took too long", settings.address),
     }
-    drop(guard);
 }

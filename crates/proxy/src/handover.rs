@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::settings::ServerSettings;
+use crate::worker::Guard;
 
 /// A connected, non-blocking socket.
 #[derive(Debug)]
@@ -212,14 +213,14 @@ pub trait Opener: Send + Sync + 'static {
 
 /// Where a cancel request goes. Found by `Workers::cancel`.
 pub enum CancelTarget {
-    /// To this server; it is not lent again until `guard` is dropped.
+    /// To this server; it is not lent again until `guard` is gone.
     Server {
         /// Where the server is.
         settings: Arc<ServerSettings>,
         /// What cancels its query.
         key: BackendKey,
-        /// Drop it when PostgreSQL has closed the cancel connection.
-        guard: Box<dyn Send>,
+        /// To be told when PostgreSQL has closed the cancel connection.
+        guard: Guard,
     },
     /// The client was waiting; it has left the queue with SQLSTATE 57014.
     Queued,

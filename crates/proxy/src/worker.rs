@@ -29,6 +29,8 @@ use fingerprint::Catalog;
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::Mutex;
 
+pub use cancel::Guard;
+
 use crate::handover::{CancelKey, CancelTarget, ConnectFault, NewClient, NewServer, Opener, PoolIndex};
 use crate::settings::Settings;
 use inspect::Judge;

@@ -6,6 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use proxy::settings::{PoolSettings, ServerAddress};
 use support::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,4 +89,50 @@ async fn a_waiting_clients_cancel_takes_it_out_of_the_queue() {
     holder.converse(&frames().query("COMMIT").0, 1).await;
     assert_eq!(raw.converse(&frames().query("SELECT 1").0, 1).await.rows, ["1"]);
     assert_eq!(proxy.snapshot().pools[0].acquires["cancelled"], 2);
+}
+
+/// Passes connections on to `target`, cancel requests only when told.
+async fn slow_for_cancels(target: u16, release: Arc<tokio::sync::Notify>) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            let release = Arc::clone(&release);
+            tokio::spawn(async move {
+                let mut head = [0; 8];
+                while from.peek(&mut head).await.is_ok_and(|n| n > 0 && n < 8) {}
+                if head[4..] == 80_877_102u32.to_be_bytes() {
+                    release.notified().await;
+                }
+                let mut to = tokio::net::TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_whose_end_was_not_seen_takes_its_server_along() {
+    let postgres = postgres();
+    let release = Arc::new(tokio::sync::Notify::new());
+    let mut server = server(&postgres, "postgres");
+    server.connect_timeout = std::time::Duration::from_secs(1);
+    let address = slow_for_cancels(postgres.port(), Arc::clone(&release)).await;
+    server.address = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: address };
+    let proxy = trusting(PoolSettings { max: 1, ..pool(server) }).await;
+    let (mut victim, key) = Raw::login_with_key(&proxy, &[]).await;
+    let pid = victim.converse(&frames().query("SELECT pg_backend_pid()").0, 1).await.rows;
+    victim.send(&frames().query("SELECT pg_sleep(2)").0).await;
+    let cancel = tokio::spawn({
+        let port = port(&proxy);
+        async move { Raw::cancel(port, &key).await }
+    });
+    assert_eq!(victim.answer(1).await.errors.len(), 0);
+    let mut neighbour = Raw::login(&proxy, &[]).await;
+    neighbour.send(&frames().query("SELECT pg_backend_pid(), pg_sleep(0.5)").0).await;
+    release.notify_waiters();
+    let answer = neighbour.answer(1).await;
+    assert!(answer.errors.is_empty() && answer.rows != pid, "{answer:?} {pid:?}");
+    cancel.await.unwrap();
 }

@@ -119,3 +119,55 @@ async fn a_setting_that_cannot_be_had_is_told() {
     let mut other = Raw::login(&proxy, &[]).await;
     assert_eq!(other.converse(&frames().query("SELECT 1").0, 1).await.rows, ["1"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resetting_the_session_brings_back_what_it_began_with() {
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
+    let began = [("application_name", "mine"), ("options", "-c search_path=mine -c statement_timeout=9s")];
+    let mut plain = Raw::login(&proxy, &[]).await;
+    let default = shown(&mut plain).await;
+    // The last is what asyncpg's pool sends when a connection comes back.
+    for reset in [
+        frames().query("DISCARD ALL"),
+        frames().query("RESET ALL"),
+        frames().parse("", "RESET ALL").run("", &[]).sync(),
+        frames().query("SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;"),
+    ] {
+        let mut one = Raw::login(&proxy, &began).await;
+        let own = shown(&mut one).await;
+        assert_eq!(own[4..], ["mine", "mine", "9s"]);
+        one.converse(&frames().query("SET TimeZone = 'Asia/Tokyo'").0, 1).await;
+        // Sent in one write: what follows the reset has the settings as well.
+        let mut together = reset.0.clone();
+        together.extend(frames().query("SHOW search_path").0);
+        assert_eq!(one.converse(&together, 2).await.rows.last().unwrap(), "mine");
+        let mut other = Raw::login(&proxy, &began).await;
+        assert_eq!(shown(&mut other).await, own);
+        assert_eq!(shown(&mut plain).await, default);
+        assert_eq!(shown(&mut one).await, own);
+    }
+    assert!(proxy.snapshot().pools[0].pinned.is_empty());
+    let mut one = Raw::login(&proxy, &began).await;
+    let undone = frames().query("BEGIN").query("RESET ALL").query("ROLLBACK").query("SHOW search_path");
+    assert_eq!(one.converse(&undone.0, 4).await.rows, ["mine"]);
+    drop(one);
+    let mut other = Raw::login(&proxy, &began).await;
+    assert_eq!(shown(&mut other).await[4..], ["mine", "mine", "9s"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_told_what_a_reset_changes() {
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
+    let mut raw = Raw::login(&proxy, &[("application_name", "mine")]).await;
+    raw.converse(&frames().query("SET application_name = 'other'").0, 1).await;
+    raw.send(&frames().query("DISCARD ALL").query("SHOW application_name").0).await;
+    let (mut told, mut ready) = (Vec::new(), 0);
+    while ready < 2 {
+        let (kind, body) = raw.next().await.unwrap();
+        ready += usize::from(kind == b'Z');
+        if kind == b'S' && body.starts_with(b"application_name\0") {
+            told.push(String::from_utf8_lossy(&body[17..body.len() - 1]).into_owned());
+        }
+    }
+    assert_eq!(told.last().map(String::as_str), Some("mine"), "{told:?}");
+}

@@ -65,6 +65,8 @@ pub struct Client {
     /// What the statement under way deallocates.
     pub(crate) target: Option<Box<[u8]>>,
     pub(crate) parameters: Parameters,
+    /// What it began with.
+    pub(crate) initial: Parameters,
     pub(crate) compared: bool,
     pub(crate) pin: Option<PinReason>,
     /// A SET LOCAL is in force, perhaps.
@@ -102,6 +104,7 @@ impl Client {
             bound: Work::default(),
             bound_target: None,
             target: None,
+            initial: own.clone(),
             parameters: own,
             compared: false,
             pin: None,

@@ -70,6 +70,8 @@ impl Client {
                 }
                 self.expect(server, Expect::Sync);
                 server.close_segment();
+                // Settings are restored behind it.
+                server.dropping |= server.resetting;
             }
             b'H' => {
                 to_server.extend_from_slice(frame);
@@ -111,7 +113,7 @@ impl Client {
         let info = context.inspect.statement(sql);
         self.judge(info);
         let mut rewrite = 0;
-        let drops = info.deallocates || info.discards;
+        let drops = info.deallocates || info.discards || info.resets;
         if info.deallocates {
             self.target = context.inspect.deallocated(sql).map(Vec::into_boxed_slice);
             self.tell_deallocated(server, to_server);
@@ -134,6 +136,7 @@ impl Client {
             offset,
             rewrite,
             drops,
+            resets: info.resets,
         };
         server.dropping = drops && !server.failed;
         self.expect(server, Expect::Query(work));
@@ -281,7 +284,8 @@ impl Client {
             bind_hash: hash(tail),
             offset,
             rewrite,
-            drops: info.deallocates || info.discards,
+            drops: info.deallocates || info.discards || info.resets,
+            resets: info.resets,
         };
         self.bound_target = None;
         if info.deallocates {

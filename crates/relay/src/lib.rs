@@ -93,6 +93,8 @@ pub struct StatementInfo {
     pub deallocates: bool,
     /// DEALLOCATE ALL or DISCARD ALL.
     pub discards: bool,
+    /// RESET ALL or DISCARD ALL: settings are as at the start of the session.
+    pub resets: bool,
     /// Where the OFFSET value is.
     pub offset: Place,
 }

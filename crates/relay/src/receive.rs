@@ -3,7 +3,7 @@
 use wire::{HEAD_BYTES, Malformed, craft, read};
 
 use crate::{
-    CONTROL_BYTES_MAX, Client, Executed, Fault, Server,
+    CONTROL_BYTES_MAX, Client, Executed, Fault, PinReason, Server,
     server::{Expect, Knowledge, Own, Work},
 };
 
@@ -107,7 +107,7 @@ impl Server {
         let unexpected = Err(Fault::Unexpected(kind));
         match (kind, self.queue.front()) {
             (b'S', front) => {
-                let silent = matches!(front, Some(Expect::Injected(_)));
+                let silent = matches!(front, Some(Expect::Injected(own)) if *own != Own::Renew);
                 self.parameter(client, body, silent)?;
                 Ok(!silent)
             }
@@ -202,6 +202,16 @@ impl Server {
         }
     }
 
+    /// The end of a request in which the client has reset its settings.
+    fn settings_reset(&mut self, client: &mut Client) {
+        if self.status != b'I' {
+            // Whether they stay reset is not known before the transaction's end.
+            client.pin.get_or_insert(PinReason::Set);
+        } else if !self.rolled_back {
+            self.renew(client);
+        }
+    }
+
     fn finish(
         &mut self,
         work: Work,
@@ -224,7 +234,9 @@ impl Server {
         });
         self.since_us = now_us;
         self.bytes = 0;
-        if work.drops {
+        self.resetting |= work.resets && error.is_none();
+        // A Query of several statements goes on behind this one.
+        if work.drops && !matches!(self.queue.front(), Some(Expect::Query(_))) {
             self.dropping = false;
         }
     }
@@ -282,9 +294,10 @@ impl Server {
                 if let Own::Trial { id, blamed } = own {
                     self.trial_failed(id, blamed, code);
                 }
-                self.restore_failed |= matches!(own, Own::Restore | Own::Reset);
+                let restores = matches!(own, Own::Restore | Own::Renew);
+                self.restore_failed |= restores || own == Own::Reset;
                 // The client is told why its settings cannot be had.
-                return own == Own::Restore || self.dead;
+                return restores || self.dead;
             }
             Some(Expect::Query(work)) => {
                 let work = *work;
@@ -335,6 +348,13 @@ impl Server {
         {
             client.set_local = false;
         }
+        let reset = matches!(expect, Expect::Sync | Expect::Query(_)) && std::mem::take(&mut self.resetting);
+        if reset || matches!(expect, Expect::Query(work) if work.drops) {
+            self.dropping = false;
+        }
+        if reset && let Some(client) = client.as_deref_mut() {
+            self.settings_reset(client);
+        }
         match expect {
             Expect::Sync => Ok(true),
             Expect::Query(work) => {
@@ -357,7 +377,7 @@ impl Server {
                     return Err(Fault::Restore);
                 }
                 match own {
-                    Own::Restore => self.restored(client),
+                    Own::Restore | Own::Renew => self.restored(client),
                     Own::Reset => {
                         self.forget();
                         self.wanted.clear();

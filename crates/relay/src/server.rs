@@ -17,8 +17,10 @@ pub(crate) struct Work {
     pub offset: Option<u64>,
     /// Rewrite whose replacement it is, or 0.
     pub rewrite: u32,
-    /// It drops prepared statements: nothing is sent behind it before its answer.
+    /// It drops prepared statements or resets settings: nothing is sent behind it before its answer.
     pub drops: bool,
+    /// It resets settings.
+    pub resets: bool,
 }
 
 /// Why a request of our own was sent.
@@ -28,6 +30,8 @@ pub(crate) enum Own {
     Query,
     /// The client's parameters.
     Restore,
+    /// The client's parameters, after it has reset its session; it is told what changes.
+    Renew,
     /// DISCARD ALL.
     Reset,
     /// A replacement is prepared; `blamed` is its rewrite when a failure is the rewrite's fault, else 0.
@@ -150,8 +154,10 @@ pub struct Server {
     pub(crate) doubtful: bool,
     /// A name made for a DEALLOCATE that then failed.
     pub(crate) litter: Option<Box<[u8]>>,
-    /// Statements are being dropped: nothing may be sent meanwhile.
+    /// Statements are being dropped, or settings reset: nothing may be sent meanwhile.
     pub(crate) dropping: bool,
+    /// Settings were reset in what has not been answered by ReadyForQuery.
+    pub(crate) resetting: bool,
     /// The client's name for what the next error calls otherwise.
     pub(crate) own_name: Option<Box<[u8]>>,
     /// The last transaction was rolled back, or failed.
@@ -203,6 +209,7 @@ impl Server {
             doubtful: false,
             litter: None,
             dropping: false,
+            resetting: false,
             own_name: None,
             rolled_back: false,
             quiet: false,
@@ -343,10 +350,24 @@ impl Server {
 
     /// Begins to restore the client's parameters; nothing is sent when they are there already.
     pub fn restore(&mut self, client: &mut Client, to_server: &mut Vec<u8>) {
+        self.bring(client, Own::Restore, to_server);
+    }
+
+    /// The client has reset its settings: they are those of a fresh connection, and shall be those it began with.
+    pub(crate) fn renew(&mut self, client: &mut Client) {
+        self.differs.clear();
+        client.parameters = client.initial.clone();
+        client.compared = false;
+        let mut sql = std::mem::take(&mut self.resend);
+        self.bring(client, Own::Renew, &mut sql);
+        self.resend = sql;
+    }
+
+    fn bring(&mut self, client: &mut Client, own: Own, to_server: &mut Vec<u8>) {
         if !client.compared {
             client.compared = true;
-            let own = client.parameters.clone();
-            for (name, value) in own.iter().filter(|(name, value)| self.initial.get(name) == Some(*value)) {
+            let all = client.parameters.clone();
+            for (name, value) in all.iter().filter(|(name, value)| self.initial.get(name) == Some(*value)) {
                 let _ = value;
                 client.parameters.remove(name);
             }
@@ -356,7 +377,7 @@ impl Server {
         }
         match self.differs.restore_sql(&client.parameters, &self.reported) {
             Some(sql) => {
-                self.own_query(&sql, Own::Restore, to_server);
+                self.own_query(&sql, own, to_server);
             }
             None => self.differs = client.parameters.clone(),
         }

@@ -89,7 +89,7 @@ impl State {
             unread: false,
             client: None,
             key: new.key,
-            guard: Arc::new(()),
+            guard: Arc::default(),
             fenced: false,
             idle_since_us: None,
             idle_us: 0,

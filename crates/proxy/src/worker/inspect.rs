@@ -67,6 +67,7 @@ impl Judge {
             set_local: has(Effects::SET_LOCAL),
             deallocates: has(Effects::DEALLOCATE_ONE) && !has(Effects::MULTIPLE),
             discards: shape.effects.intersects(Effects::DEALLOCATE_ALL | Effects::DISCARD_ALL),
+            resets: shape.effects.intersects(Effects::RESET_ALL | Effects::DISCARD_ALL),
             offset: match shape.offset {
                 None => Place::Absent,
                 Some(fingerprint::Place::Param(n)) => Place::Param(n),

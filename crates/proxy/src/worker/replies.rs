@@ -1,6 +1,7 @@
 //! From servers to clients: what a server answers, and who gets the server next.
 
 use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
 
 use pool::{CloseReason, Released};
 use stats::{Execution, Outcome};
@@ -245,6 +246,10 @@ impl State {
             return;
         }
         server.fenced = false;
+        if server.guard.load(Ordering::Acquire) {
+            // A cancel may still come, and would hit the next client.
+            return self.close_server(server_at, CloseReason::Error);
+        }
         let (index, id) = (server.pool, server.id);
         let now_us = self.now_us;
         let Some(pool) = self.pools[index].as_mut() else { return };

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use mio::{Registry, Token};
 use pool::{ClientId, ServerId, Ticket};
@@ -89,8 +90,8 @@ pub(super) struct Server {
     pub unread: bool,
     pub client: Option<usize>,
     pub key: BackendKey,
-    /// Cancels aimed at it hold a copy.
-    pub guard: Arc<()>,
+    /// Cancels aimed at it hold a copy; true when the end of one was not seen, so that it may still come.
+    pub guard: Arc<AtomicBool>,
     /// Waits for the end of a cancel before it is lent again.
     pub fenced: bool,
     pub idle_since_us: Option<u64>,
