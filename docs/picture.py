@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import textwrap
 from html import escape
 
 WIDTH, HEIGHT = 900, 470
@@ -27,7 +28,7 @@ def number(value, digits=3):
     return figures.rstrip("0").rstrip(".") if "." in figures else figures
 
 
-def at_target(phase, rate):
+def at_target(phase):
     """The run at the target's rate: the one that the phase's own figures are taken from."""
     runs = [run for run in phase["runs"] if run["p95_ms"] == phase["p95_ms"] and run["samples"]]
     return next(iter(runs), {"saturated": False})
@@ -50,7 +51,7 @@ def latencies(report):
             y = height(p95)
             fill = GOOD if p95 < target else BAR
             out.append(f'<rect x="{x}" y="{y:.0f}" width="56" height="{bottom - y:.0f}" rx="3" fill="{fill}"/>')
-            bound = "≥ " if at_target(phase, target)["saturated"] else ""
+            bound = "≥ " if at_target(phase)["saturated"] else ""
             out.append(text(x + 28, y - 7, bound + number(p95), 13, INK, 600, "middle"))
         out.append(text(x + 28, bottom + 19, phase["name"], 13, INK, 400, "middle"))
     y = height(target)
@@ -67,8 +68,13 @@ def checks(report):
         y = 96 + place * 66
         mark, fill = ("✓", GOOD) if check["passed"] else ("✗", BAD)
         out.append(text(x, y, mark, 20, fill, 700))
+        _, _, remark = check["measured_at"].partition("; ")
+        if remark and not check["passed"]:
+            out.append(text(x + 26, y + 41, remark, 11, BAD))
         out.append(text(x + 26, y, f'{check["name"]}, {check["unit"]}', 13, FAINT))
-        figures = f'{number(check["before"])}  →  {number(check["after"])}'
+        first = report["phases"][0]
+        bound = check["before"] == first["p95_ms"] and at_target(first)["saturated"]
+        figures = f'{"≥ " if bound else ""}{number(check["before"])}  →  {number(check["after"])}'
         out.append(text(x + 26, y + 24, figures, 20, INK, 600))
         out.append(text(x + 286, y + 24, f'target {number(check["target"])}', 12, FAINT, 400, "end"))
     return out
@@ -76,14 +82,15 @@ def checks(report):
 
 def foot(report):
     about, rates = report["environment"], [run["offered_ops"] for run in report["phases"][0]["runs"] if not run["search"]]
-    indexes = ", ".join(index["name"] for index in report["indexes"] if index["kept"])
+    indexes = textwrap.wrap(", ".join(index["name"] for index in report["indexes"] if index["kept"]), 110)
     kinds = sorted({finding["kind"].replace("_", " ") for finding in report["findings"] if finding["applied"]})
     scale = "" if about["scale"] is None else f', scale {about["scale"]:g}'
     quick = " --quick (no proof)" if about["quick"] else ""
     rate = f" Offered: {number(max(rates))} operations/s." if rates else ""
     return [
-        text(50, 388, f"Indexes kept: {indexes or 'none'}", 12, FAINT),
-        text(50, 408, f"Queries repaired: {', '.join(kinds) or 'none'}", 12, FAINT),
+        text(50, 376, f"Indexes kept: {indexes[0] if indexes else 'none'}", 12, FAINT),
+        text(50, 393, " ".join(indexes[1:]), 12, FAINT),
+        text(50, 412, f"Queries repaired: {', '.join(kinds) or 'none'}", 12, FAINT),
         text(
             50,
             440,
