@@ -77,6 +77,29 @@ fn assert_phases(report: &Value) {
     assert_eq!((&phases[0]["pool"]["max"], &phases[0]["pool"]["min"]), (&20.into(), &20.into()));
 }
 
+/// The dashboard's main panels, as Prometheus answered before and after.
+fn assert_panels(report: &Value) {
+    let panels = report["prometheus"].as_array().unwrap();
+    let panel = |title: &str| {
+        let found = panels.iter().find(|panel| panel["panel"] == title);
+        found.unwrap_or_else(|| panic!("no panel {title} in {panels:?}"))
+    };
+    for panel in panels {
+        let expr = panel["expr"].as_str().unwrap();
+        assert!(!expr.is_empty() && !expr.contains('$'), "{panel}");
+    }
+    for title in ["Query P95", "Queries per second", "Error share", "Memory of Poolwright"] {
+        let panel = panel(title);
+        assert!(panel["before"].is_number() && panel["after"].is_number(), "{panel}");
+    }
+    let max = panel("Server connections by state: max");
+    assert_eq!(max["before"].as_f64(), Some(20.0), "the team's pool");
+    assert_eq!(max["after"].as_f64(), report["phases"][4]["pool"]["max"].as_f64(), "the pool advised");
+    let slowest =
+        |panel: &&Value| panel["panel"].as_str().unwrap().starts_with("Five slowest fingerprints: ");
+    assert!(panels.iter().filter(slowest).count() >= 5);
+}
+
 #[test]
 fn a_quick_demo_runs_all_five_phases_and_says_that_it_is_no_proof() {
     let workspace = Workspace::new();
@@ -89,6 +112,7 @@ fn a_quick_demo_runs_all_five_phases_and_says_that_it_is_no_proof() {
     assert_eq!(output.status.success(), report["verdict"]["passed"].as_bool().unwrap());
     assert_fields(&report);
     assert_phases(&report);
+    assert_panels(&report);
     let kept: Vec<&Value> =
         report["indexes"].as_array().unwrap().iter().filter(|index| index["kept"] == true).collect();
     assert!(kept.len() >= 3, "{}", report["indexes"]);
@@ -97,6 +121,7 @@ fn a_quick_demo_runs_all_five_phases_and_says_that_it_is_no_proof() {
     assert!(applied.count() >= 4, "{}", report["findings"]);
     let page = std::fs::read_to_string(workspace.out().join("report.html")).unwrap();
     assert!(page.contains("not a proof"));
+    assert!(page.contains("<summary>Query P95</summary><svg"), "the panels are drawn");
     let migrations = std::fs::read_dir(workspace.out().join("migrations")).unwrap().count();
     assert_eq!(migrations, 2 * kept.len(), "up and down for each index that was kept");
     workspace.assert_clean();
