@@ -87,12 +87,40 @@ impl<'a> Lexer<'a> {
                 self.at += 2;
             } else {
                 self.at += 1;
-                if byte == quote {
+                if byte == quote && !(backslash && self.continued()) {
                     return;
                 }
             }
         }
         self.complete = false;
+    }
+
+    /// A string goes on behind blanks with a line's end among them (scan.l, `quotecontinue`), and keeps its kind:
+    /// moves behind the next opening quote.
+    fn continued(&mut self) -> bool {
+        let mut ahead = self.clone();
+        let end = ahead.at;
+        while matches!(ahead.peek(0), b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+            || ahead.peek(0) == b'-' && ahead.peek(1) == b'-'
+        {
+            ahead.skip_line();
+        }
+        let goes_on =
+            ahead.peek(0) == b'\'' && memchr::memchr2(b'\n', b'\r', &self.sql[end..ahead.at]).is_some();
+        if goes_on {
+            self.at = ahead.at + 1;
+        }
+        goes_on
+    }
+
+    /// Moves past one blank or the rest of a line that is a comment.
+    fn skip_line(&mut self) {
+        if self.peek(0) == b'-' {
+            let rest = &self.sql[self.at..];
+            self.at += memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+        } else {
+            self.at += 1;
+        }
     }
 
     /// `$tag$ … $tag$`; false when this `$` begins no such string.

@@ -5,6 +5,7 @@
 //! into one. The id depends on nothing but the text: the same over runs, machines and versions.
 
 mod catalog;
+mod command;
 mod effects;
 mod lexer;
 mod normal;
@@ -14,9 +15,10 @@ mod target;
 mod text;
 
 pub use catalog::Catalog;
+pub use command::Command;
 pub use effects::Effects;
 pub use rewrite::{Template, reads_only, values};
-pub use shape::{Command, Place, Shape, scan};
+pub use shape::{Place, Shape, scan};
 pub use target::{deallocate_name, set_target, tables};
 pub use text::normalize;
 

@@ -1,7 +1,7 @@
 //! One pass over a query: its id, command, effects and limits.
 
-use crate::Effects;
 use crate::normal::{Part, Parts};
+use crate::{Command, Effects};
 
 /// What one pass over a query finds out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,99 +29,6 @@ pub enum Place {
     Param(u16),
     /// In the text.
     Literal(u64),
-}
-
-macro_rules! commands {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// What a statement does.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Command {
-            $($(#[$doc])* #[doc = $text] $name,)*
-        }
-
-        impl Command {
-            /// The command as PostgreSQL writes it; `QUERY` for any other, `EMPTY` for none.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
-            }
-        }
-    };
-}
-
-commands! {
-    Select = "SELECT", Insert = "INSERT", Update = "UPDATE", Delete = "DELETE", Merge = "MERGE",
-    Values = "VALUES", Copy = "COPY", Begin = "BEGIN", Commit = "COMMIT", Rollback = "ROLLBACK",
-    Savepoint = "SAVEPOINT", Release = "RELEASE", RollbackTo = "ROLLBACK TO", Set = "SET", Reset = "RESET",
-    Show = "SHOW", Prepare = "PREPARE", Execute = "EXECUTE", Deallocate = "DEALLOCATE", Discard = "DISCARD",
-    Declare = "DECLARE", Fetch = "FETCH", Close = "CLOSE", Listen = "LISTEN", Unlisten = "UNLISTEN",
-    Notify = "NOTIFY", Vacuum = "VACUUM", Analyze = "ANALYZE", Explain = "EXPLAIN", Create = "CREATE",
-    CreateIndex = "CREATE INDEX", Alter = "ALTER", Drop = "DROP", Truncate = "TRUNCATE", Lock = "LOCK",
-    Call = "CALL", Do = "DO", Reindex = "REINDEX", Cluster = "CLUSTER", Refresh = "REFRESH", With = "WITH",
-    Other = "QUERY", Empty = "EMPTY",
-}
-
-impl Command {
-    /// BEGIN, COMMIT, ROLLBACK and savepoints.
-    pub fn is_transaction_control(self) -> bool {
-        matches!(
-            self,
-            Self::Begin | Self::Commit | Self::Rollback | Self::Savepoint | Self::Release | Self::RollbackTo
-        )
-    }
-
-    fn of(word: &[u8]) -> Self {
-        const WORDS: &[(&str, Command)] = &[
-            ("SELECT", Command::Select),
-            ("INSERT", Command::Insert),
-            ("UPDATE", Command::Update),
-            ("DELETE", Command::Delete),
-            ("WITH", Command::With),
-            ("BEGIN", Command::Begin),
-            ("COMMIT", Command::Commit),
-            ("SET", Command::Set),
-            ("MERGE", Command::Merge),
-            ("VALUES", Command::Values),
-            ("TABLE", Command::Select),
-            ("COPY", Command::Copy),
-            ("START", Command::Begin),
-            ("END", Command::Commit),
-            ("ROLLBACK", Command::Rollback),
-            ("ABORT", Command::Rollback),
-            ("SAVEPOINT", Command::Savepoint),
-            ("RELEASE", Command::Release),
-            ("RESET", Command::Reset),
-            ("SHOW", Command::Show),
-            ("PREPARE", Command::Prepare),
-            ("EXECUTE", Command::Execute),
-            ("DEALLOCATE", Command::Deallocate),
-            ("DISCARD", Command::Discard),
-            ("DECLARE", Command::Declare),
-            ("FETCH", Command::Fetch),
-            ("MOVE", Command::Fetch),
-            ("CLOSE", Command::Close),
-            ("LISTEN", Command::Listen),
-            ("UNLISTEN", Command::Unlisten),
-            ("NOTIFY", Command::Notify),
-            ("VACUUM", Command::Vacuum),
-            ("ANALYZE", Command::Analyze),
-            ("ANALYSE", Command::Analyze),
-            ("EXPLAIN", Command::Explain),
-            ("CREATE", Command::Create),
-            ("ALTER", Command::Alter),
-            ("DROP", Command::Drop),
-            ("TRUNCATE", Command::Truncate),
-            ("LOCK", Command::Lock),
-            ("CALL", Command::Call),
-            ("DO", Command::Do),
-            ("REINDEX", Command::Reindex),
-            ("CLUSTER", Command::Cluster),
-            ("REFRESH", Command::Refresh),
-        ];
-        WORDS
-            .iter()
-            .find(|(known, _)| word.eq_ignore_ascii_case(known.as_bytes()))
-            .map_or(Self::Other, |(_, command)| *command)
-    }
 }
 
 /// Reads a query once, without allocating. Any bytes will do; a terminating zero is allowed.
@@ -223,7 +130,12 @@ impl<'a> Scan<'a> {
             }
             Part::Quoted(text) => {
                 self.hash.bytes(b'q', text);
-                self.name(text.get(1..text.len().saturating_sub(1)).unwrap_or(b""));
+                if text.starts_with(b"\"") {
+                    self.name(text.get(1..text.len().saturating_sub(1)).unwrap_or(b""));
+                } else {
+                    // U&"…": its escapes may spell any name.
+                    self.effects |= Effects::SET_CONFIG;
+                }
                 self.start(b"");
             }
             Part::Literal(_) | Part::Param(_) => {
@@ -276,6 +188,8 @@ impl<'a> Scan<'a> {
             | Command::Reindex
             | Command::Cluster
             | Command::Refresh => self.effects |= Effects::TIMEOUT_EXEMPT,
+            // What a block does to its session cannot be told.
+            Command::Do => self.effects |= Effects::SET_SESSION,
             // A library stays loaded for the session.
             Command::Other if is(word, "LOAD") => self.effects |= Effects::SET_SESSION,
             _ => {}
@@ -346,14 +260,16 @@ impl<'a> Scan<'a> {
             }
             _ => {}
         }
-        if (is(word, "TEMP") || is(word, "TEMPORARY")) && is(self.last, "INTO") {
+        // SELECT INTO LOCAL TEMP, EXPLAIN ANALYZE CREATE TEMP, and the like.
+        let before = ["INTO", "CREATE", "LOCAL", "GLOBAL"];
+        if (is(word, "TEMP") || is(word, "TEMPORARY")) && before.iter().any(|known| is(self.last, known)) {
             self.effects |= Effects::TEMP_TABLE;
         }
     }
 
     fn create(&mut self, word: &[u8]) {
         let early = self.tokens <= 5;
-        if early && (is(word, "TEMP") || is(word, "TEMPORARY")) || is(word, "pg_temp") {
+        if early && (is(word, "TEMP") || is(word, "TEMPORARY")) {
             self.effects |= Effects::TEMP_TABLE;
         }
         if is(word, "INDEX") && self.tokens <= 3 {
@@ -374,6 +290,10 @@ impl<'a> Scan<'a> {
             self.effects |= Effects::SET_CONFIG;
         } else if LOCKS.iter().any(|lock| is(name, lock)) {
             self.effects |= Effects::ADVISORY_LOCK;
+        } else if is(name, "pg_temp") {
+            self.effects |= Effects::TEMP_TABLE;
+        } else if is(name, "pg_settings") && self.command == Some(Command::Update) {
+            self.effects |= Effects::SET_SESSION;
         }
     }
 

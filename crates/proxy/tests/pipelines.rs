@@ -78,7 +78,7 @@ async fn the_end_of_a_paused_client_is_seen() {
     let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
     // It falls behind with reading, and says that it will send no more.
     let mut slow = Raw::login(&proxy, &[]).await;
-    slow.send(&frames().query("SELECT repeat('x', 1000000) FROM generate_series(1, 100)").0).await;
+    slow.send(&frames().query("SELECT repeat('x', 1000000) FROM generate_series(1, 8)").0).await;
     until("much is on its way", || proxy.snapshot().pools[0].server_in_bytes > 1_000_000).await;
     slow.0.shutdown().await.unwrap();
     comes_free(&proxy, "the server of a client that fell behind").await;
@@ -88,7 +88,7 @@ async fn the_end_of_a_paused_client_is_seen() {
     eager.converse(&frames().query("BEGIN").0, 1).await;
     let one = frames().query(&format!("SELECT '{}'", "x".repeat(8_000))).0;
     let mut many = frames().query("SELECT pg_sleep(1)").0;
-    (0..1_000).for_each(|_| many.extend_from_slice(&one));
+    (0..700).for_each(|_| many.extend_from_slice(&one));
     // Reading stops when Poolwright does: so this ends in the middle.
     let sent = tokio::time::timeout(Duration::from_millis(500), eager.0.write_all(&many)).await;
     eager.0.shutdown().await.unwrap();
@@ -112,7 +112,7 @@ async fn answers_that_nobody_reads_are_bounded() {
     assert!(proxy.snapshot().process.rss_bytes < before + (8 << 20));
     // Replies that need no server pile up behind a statement: too many are an error.
     let mut raw = Raw::login(&proxy, &[]).await;
-    let closes = (0..40_000).fold(frames().parse("", "SELECT 1"), |frames, _| frames.close("none"));
+    let closes = (0..5_000).fold(frames().parse("", "SELECT 1"), |frames, _| frames.close("none"));
     assert_eq!(raw.converse(&closes.0, 1).await.errors[0].0, "54000");
     comes_free(&proxy, "its server").await;
 }
@@ -149,5 +149,44 @@ async fn each_statement_of_a_checkout_has_its_own_time() {
     for _ in 0..3 {
         let answer = raw.converse(&frames().query("SELECT pg_sleep(600)").0, 1).await;
         assert_eq!(answer.errors[0].0, "57014");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_a_session_by_a_side_door_reaches_nobody() {
+    let (proxy, _admin, _postgres) = site(|pool| pool.max = 1).await;
+    let mut lock = vec![b'F', 0, 0, 0, 26];
+    for part in [&2_880_u32.to_be_bytes()[..], &[0, 1, 0, 1, 0, 1, 0, 0, 0, 8], &7_u64.to_be_bytes(), &[0, 1]]
+    {
+        lock.extend_from_slice(part);
+    }
+    let length = u32::try_from(lock.len() - 1).unwrap();
+    lock[1..5].copy_from_slice(&length.to_be_bytes());
+    for door in [
+        lock,
+        frames().query("DO $$ BEGIN PERFORM set_config('search_path', 'evil', false); END $$").0,
+        frames().query("UPDATE pg_settings SET setting = 'evil' WHERE name = 'search_path'").0,
+        frames().query("SELECT U&\"set\\005fconfig\"('search_path', 'evil', false)").0,
+        frames().query("EXPLAIN ANALYZE CREATE TEMP TABLE left_1 AS SELECT 1").0,
+        frames().query("SELECT 1 AS a INTO LOCAL TEMP left_2").0,
+        frames().query("SELECT 1 AS a INTO pg_temp.left_3").0,
+        frames().query("CREATE TABLE \"pg_temp\".left_4 (a int)").0,
+        frames().query("SELECT E'a'\n'\\''; SET search_path = evil; --'").0,
+        frames()
+            .query("SET standard_conforming_strings = off")
+            .query("SELECT '\\''; SET search_path = evil; --'")
+            .0,
+    ] {
+        let mut raw = Raw::login(&proxy, &[]).await;
+        let answers = door.windows(5).filter(|five| five[..2] == [b'Q', 0]).count().max(1);
+        assert_eq!(raw.converse(&door, answers).await.errors, []);
+        drop(raw);
+        comes_free(&proxy, "the server").await;
+        let mut raw = Raw::login(&proxy, &[]).await;
+        let left =
+            "SELECT current_setting('search_path') || (SELECT count(*) FROM pg_class WHERE relname ~ 'left_')
+            || (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')";
+        let rows = raw.converse(&frames().query(left).0, 1).await.rows;
+        assert_eq!(rows, ["\"$user\", public00"], "{}", String::from_utf8_lossy(&door));
     }
 }

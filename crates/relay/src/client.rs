@@ -94,6 +94,8 @@ impl Client {
                 own.set(name.as_bytes(), value.as_bytes());
             }
         }
+        // Texts mean something else then, and cannot be judged.
+        let escapes = own.get(b"standard_conforming_strings").is_some_and(|value| value != b"on");
         Self {
             named: HashMap::default(),
             unnamed: Vec::new(),
@@ -107,7 +109,7 @@ impl Client {
             initial: own.clone(),
             parameters: own,
             compared: false,
-            pin: None,
+            pin: escapes.then_some(PinReason::Set),
             set_local: false,
             unnamed_substitute: None,
             skipping: false,

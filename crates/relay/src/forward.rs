@@ -59,6 +59,7 @@ impl Client {
                 }
             }
             b'F' => {
+                self.judge_function(frame);
                 to_server.extend_from_slice(frame);
                 self.expect(server, Expect::Query(Work::default()));
             }
@@ -85,6 +86,16 @@ impl Client {
             _ => return Err(Fault::Protocol),
         }
         Ok(())
+    }
+
+    /// Functions that leave something in the session, by their fixed OIDs (pg_proc.dat).
+    fn judge_function(&mut self, frame: &[u8]) {
+        let pin = match body(frame).first_chunk().map(|oid| u32::from_be_bytes(*oid)) {
+            Some(2_078) => Some(PinReason::SetConfig),
+            Some(2_880..=2_883 | 2_886..=2_889) => Some(PinReason::AdvisoryLock),
+            _ => None,
+        };
+        self.judge(StatementInfo { pin, ..StatementInfo::default() });
     }
 
     pub(crate) fn expect(&mut self, server: &mut Server, expect: Expect) {

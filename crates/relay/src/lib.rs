@@ -33,7 +33,7 @@ pub const HELD_BYTES_MAX: usize = 16 << 20;
 /// Longer frames that need not be held whole are streamed: Bind, FunctionCall, COPY data; rows always are.
 pub const STREAMED_BYTES_MIN: usize = 64 << 10;
 /// Replies that may stand in the queue when one that needs no server joins them.
-pub const LOCAL_REPLIES_MAX: usize = 32 << 10;
+pub const LOCAL_REPLIES_MAX: usize = 4 << 10;
 /// Longest control frame held whole from a server, in bytes.
 pub const CONTROL_BYTES_MAX: usize = 8 << 20;
 

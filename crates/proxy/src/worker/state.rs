@@ -16,7 +16,7 @@ pub(super) const HELD_BYTES: usize = 64 << 10;
 /// Unsent bytes to a peer above which the other side is read no further.
 pub(super) const UNSENT_BYTES: usize = 256 << 10;
 /// Replies owed by a server above which its client is read no further.
-pub(super) const OWED_MAX: usize = 64 << 10;
+pub(super) const OWED_MAX: usize = 8 << 10;
 /// One read.
 pub(super) const READ_BYTES: usize = 64 << 10;
 
