@@ -6,7 +6,7 @@ use std::time::Duration;
 use advisor::doctor::{Examination, examine};
 use tokio_postgres::NoTls;
 
-use crate::output;
+use crate::{config, output};
 
 /// Something is wrong with the database.
 const WRONG: u8 = 1;
@@ -45,14 +45,15 @@ pub async fn run(args: Args) -> ExitCode {
 }
 
 async fn look(url: &str) -> Result<Examination, String> {
-    let mut config: tokio_postgres::Config =
-        url.parse().map_err(|error| format!("this is not a database URL: {error}"))?;
+    let mut config = config::connection(url)?;
     config.application_name("poolwright doctor").connect_timeout(Duration::from_secs(CONNECT_TIMEOUT_S));
     let (client, connection) =
         tokio::time::timeout(Duration::from_secs(CONNECT_TIMEOUT_S), config.connect(NoTls))
             .await
             .map_err(|_elapsed| format!("the database did not answer within {CONNECT_TIMEOUT_S} s"))?
-            .map_err(|error| format!("cannot connect: {}", told(&error)))?;
+            .map_err(|error| {
+                format!("cannot connect to {}: {}", config::destination(&config), told(&error))
+            })?;
     let connection = tokio::spawn(connection);
     let found = tokio::time::timeout(Duration::from_secs(EXAMINE_TIMEOUT_S), examine(&client))
         .await

@@ -89,7 +89,9 @@ async fn start(args: &Args, config: Config) -> Result<(), String> {
         None => None,
         Some(address) => {
             let listener = TcpListener::bind(address).await;
-            Some(listener.map_err(|error| format!("cannot serve metrics on {address}: {error}"))?)
+            Some(listener.map_err(|error| {
+                format!("cannot serve metrics on {address}: {error} (--metrics-listen, [metrics] listen)")
+            })?)
         }
     };
     let proxy = Arc::new(Proxy::start(config.settings).await.map_err(|error| error.to_string())?);

@@ -15,7 +15,7 @@ mod problem;
 mod units;
 mod url;
 
-pub use url::server_settings;
+pub use url::{connection, destination, server_settings};
 
 /// Clients are awaited here unless the file says otherwise.
 pub const LISTEN: &str = "127.0.0.1:6432";
@@ -58,9 +58,18 @@ impl ConfigError {
 /// # Errors
 /// When it cannot be read, is no TOML, has an unknown key or a bad value.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let text =
-        read(path).map_err(|why| ConfigError::plain(format!("cannot read {}: {why}", path.display())))?;
+    let text = read(path).map_err(|why| unreadable(path, &why))?;
     parse(&text, &path.display().to_string(), &|name| std::env::var(name).ok())
+}
+
+/// What is said of a file that cannot be read; a URL that was taken for one keeps its password to itself.
+fn unreadable(path: &Path, why: &str) -> ConfigError {
+    let name = path.display().to_string();
+    let help = name.contains("://").then(|| {
+        "a file is wanted here; poolwright serve takes postgres://user:password@host:5432/database too"
+            .to_owned()
+    });
+    ConfigError { help, ..ConfigError::plain(format!("cannot read {}: {why}", masked::text(&name))) }
 }
 
 /// The file's text, or a sentence.

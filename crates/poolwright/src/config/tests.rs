@@ -68,6 +68,14 @@ fn a_url_needs_no_file() {
     assert!(from_url("postgres://bot@127.0.0.1/bot").is_err());
 }
 
+#[test]
+fn a_password_stays_out_of_messages() {
+    let said = from_url("postgres://bot:se@cret@127.0.0.1/bot").unwrap_err().to_string();
+    assert!(said.contains("%40") && !said.contains("cret@"), "{said}");
+    let said = load(Path::new("postgres://bot:secret@127.0.0.1/bot")).unwrap_err().to_string();
+    assert!(said.contains("bot:******@") && !said.contains("secret"), "{said}");
+}
+
 const REFERENCE: &str = include_str!("../../../../docs/configuration.md");
 
 /// The keys in the table under a heading of the reference.

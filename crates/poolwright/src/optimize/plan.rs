@@ -6,6 +6,7 @@ use std::time::Duration;
 use stats::FingerprintSnapshot;
 use tokio_postgres::{Client, NoTls};
 
+use crate::config;
 use crate::report::evidence::Evidence;
 use crate::report::model::{
     Environment, Finding, Index, PhaseName, Report, SCHEMA_VERSION, SlowQuery, Targets,
@@ -18,7 +19,7 @@ const SLOWEST: usize = 5;
 /// Statements taken from `pg_stat_statements`.
 const STATEMENTS: &str = "SELECT s.query, s.calls, s.total_exec_time, s.rows \
     FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid \
-    WHERE d.datname = current_database() AND s.calls > 0 \
+    WHERE d.datname = current_database() AND s.calls > 0 AND s.query <> '<insufficient privilege>' \
     ORDER BY s.total_exec_time DESC LIMIT 200";
 
 /// A statement with what is known of it.
@@ -39,13 +40,12 @@ pub struct Known {
 /// # Errors
 /// A sentence for the user.
 pub async fn connect(url: &str) -> Result<Client, String> {
-    let mut config: tokio_postgres::Config =
-        url.parse().map_err(|error| format!("this is not a database URL: {error}"))?;
+    let mut config = config::connection(url)?;
     config.application_name("poolwright optimize").connect_timeout(CONNECT_MAX);
     let connecting = tokio::time::timeout(CONNECT_MAX, config.connect(NoTls)).await;
     let (client, connection) = connecting
         .map_err(|_elapsed| "the database did not answer within 10 s".to_owned())?
-        .map_err(|error| format!("cannot connect: {}", told(&error)))?;
+        .map_err(|error| format!("cannot connect to {}: {}", config::destination(&config), told(&error)))?;
     tokio::spawn(connection);
     Ok(client)
 }
@@ -72,7 +72,13 @@ pub async fn statements(client: &Client) -> Result<Vec<Known>, String> {
     };
     let rows = run.await;
     let _ended = client.batch_execute("ROLLBACK").await;
-    let rows = rows.map_err(|error| format!("pg_stat_statements cannot be read: {}", told(&error)))?;
+    let rows = rows.map_err(|error| {
+        format!(
+            "pg_stat_statements cannot be read: {}. Without it no statement is known here: have it in \
+             shared_preload_libraries, then CREATE EXTENSION pg_stat_statements, and run the application for a while",
+            told(&error)
+        )
+    })?;
     let count = |value: i64| u64::try_from(value).unwrap_or(0);
     let known = rows.iter().filter_map(|row| {
         Some(Known {
