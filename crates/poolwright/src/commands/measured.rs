@@ -93,12 +93,14 @@ fn text(report: &Report, remarks: &[String], out: &Path) {
     output::line("");
     for check in &report.verdict.checks {
         let held = if check.passed { "holds " } else { "MISSED" };
+        let disturbed = check.measured_at.split_once("; ").filter(|_| !check.passed);
         output::line(&format!(
-            "  {held}  {:16} {:26} before {}, after {}",
+            "  {held}  {:16} {:26} before {}, after {}{}",
             check.name,
             html::target(check),
             number(check.before),
-            number(check.after)
+            number(check.after),
+            disturbed.map_or_else(String::new, |(_, why)| format!(" ({why})"))
         ));
     }
     if !report.phases.is_empty() {
