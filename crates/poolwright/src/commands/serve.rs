@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config, ConfigError};
-use crate::{http, output};
+use crate::{http, memory, output};
 
 /// Arguments of `poolwright serve`.
 #[derive(Debug, clap::Args)]
@@ -104,6 +104,7 @@ async fn start(args: &Args, config: Config) -> Result<(), String> {
         }
         tokio::spawn(http::serve(listener, Arc::clone(&proxy)))
     });
+    memory::hand_back_startup_code();
     await_end(args, &proxy, config.metrics, &mut signals).await;
     if let Some(http) = http {
         http.abort();
