@@ -156,7 +156,8 @@ async fn persist(
             Err(error) => {
                 let code = error.as_db_error().map_or("closed".to_owned(), |e| e.code().code().to_owned());
                 fared.faults.push(code);
-                if client.is_closed() || error.as_db_error().is_none() {
+                // The driver may not yet have seen the end that a FATAL announces.
+                if error.as_db_error().is_none_or(|error| error.severity() == "FATAL") {
                     client = connect(&config).await.unwrap();
                 }
             }

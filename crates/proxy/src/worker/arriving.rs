@@ -26,6 +26,7 @@ impl State {
             out: Vec::new(),
             writing: false,
             unread: false,
+            ended: false,
             leaving: false,
             abandoned: false,
             began_us: 0,

@@ -34,7 +34,8 @@ impl State {
     fn paused(&self, client: &Client) -> bool {
         match client.phase {
             Phase::Waiting(_) => client.held.len() > HELD_BYTES,
-            _ if client.out.len() > UNSENT_BYTES => true,
+            // What is left of one that has ended is read, however slowly it takes answers: its leaving is seen.
+            _ if client.out.len() > UNSENT_BYTES && !client.ended => true,
             Phase::Idle => false,
             Phase::Linked(server) => self.servers[server].as_ref().is_some_and(|server| {
                 server.out.len() > UNSENT_BYTES
@@ -51,6 +52,9 @@ impl State {
         if writable {
             self.flush_client(at);
             self.resume(at);
+        }
+        if closing && let Some(client) = self.clients[at].as_mut() {
+            client.ended = true;
         }
         if readable && self.clients[at].is_some() {
             self.read_client(at, closing);

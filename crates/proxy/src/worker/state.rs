@@ -39,6 +39,8 @@ pub(super) struct Client {
     pub writing: bool,
     /// Bytes may be waiting in its socket that were left there.
     pub unread: bool,
+    /// The end of what it sends has been announced.
+    pub ended: bool,
     /// It is gone or going: what it sent whole completes.
     pub leaving: bool,
     /// A transaction was open when it left.
