@@ -110,7 +110,7 @@ pub async fn run(site: &mut Site, prometheus: &Prometheus) {
     cancels(&url).await;
     holders(&url, prometheus).await;
     post_event(site, "change", "restart of PostgreSQL");
-    restart(site).await;
+    restart(site, prometheus).await;
     steady.end().await;
     wait_until("idle servers are closed", async || {
         family(site, "poolwright_server_connections_closed_total").sum_where("reason", "idle") > 0.0
@@ -198,13 +198,10 @@ async fn holders(url: &str, prometheus: &Prometheus) {
 }
 
 /// PostgreSQL goes, is missed, and comes back.
-async fn restart(site: &mut Site) {
+async fn restart(site: &mut Site, prometheus: &Prometheus) {
     tokio::task::block_in_place(|| site.postgres.crash());
-    wait_until("connects fail", async || {
-        let failures = family(site, "poolwright_server_connect_failures_total");
-        failures.samples.iter().any(|sample| sample.2 > 0.0)
-    })
-    .await;
+    // A series that has just appeared has not risen yet.
+    seen(prometheus, "failing connects", "increase(poolwright_server_connect_failures_total[10s]) > 0").await;
     tokio::task::block_in_place(|| site.postgres.restart()).unwrap();
     let url = site.url();
     wait_until("queries are answered again", async || {
