@@ -64,8 +64,14 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 
 /// What is said of a file that cannot be read; a URL that was taken for one keeps its password to itself.
 fn unreadable(path: &Path, why: &str) -> ConfigError {
-    let name = path.display().to_string();
-    let help = name.contains("://").then(|| {
+    let mut name = path.display().to_string();
+    let key = "password=";
+    let words = name.find(key);
+    if let Some(at) = words {
+        name.truncate(at + key.len());
+        name.push('…');
+    }
+    let help = (words.is_some() || name.contains("://")).then(|| {
         "a file is wanted here; poolwright serve takes postgres://user:password@host:5432/database too"
             .to_owned()
     });

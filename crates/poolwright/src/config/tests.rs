@@ -152,3 +152,10 @@ fn nonsense_is_refused_where_it_stands() {
     assert!(fault(&format!("[pool.{long}]\nserver = \"postgres://u:p@h/d\"\n")).0.contains("1 to 63 bytes"));
     assert!(fault("[pool.pgbouncer]\nserver = \"postgres://u:p@h/d\"\n").0.contains("console"));
 }
+
+#[test]
+fn connection_words_keep_their_password_to_themselves() {
+    let error = super::load(std::path::Path::new("host=db user=app password=s3cret dbname=app")).unwrap_err();
+    assert!(error.message.starts_with("cannot read host=db user=app password=…: "), "{}", error.message);
+    assert!(error.help.is_some());
+}
